@@ -1,0 +1,1 @@
+"""The PyTorch reference model. It knows nothing of ONNX, TensorRT or deployment."""
