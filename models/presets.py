@@ -252,6 +252,7 @@ _ZOO = (
 )
 
 _HUB_DATASETS = {"ade20k": "ade", "mapillary": "mapillary-vistas"}
+# No trace of these two was found; the other Swin models are all there.
 _NOT_ON_HUB = {"coco-panoptic-swin-b-in21k", "ade20k-instance-swin-l-in21k"}
 
 # Two R50 models were trained under the name of the predecessor: the checkpoints' folders
@@ -286,6 +287,7 @@ def _model(family: _Family, backbone: str) -> ModelConfig:
 
 def _metadata(family: _Family, schedule: str) -> Metadata:
     """Test settings; names follow the official keys MODEL.MASK_FORMER.TEST.*."""
+    # ADE20K instance configs leave all three on, but only instances are evaluated.
     tasks: tuple[Task, ...] = (family.task,)
     if family.task == "panoptic":
         # INSTANCE_ON is off for Mapillary Vistas.
