@@ -1,0 +1,1 @@
+"""Images to segments with an exported bundle; needs no PyTorch."""

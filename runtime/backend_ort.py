@@ -1,0 +1,133 @@
+"""ONNX Runtime, by default on the CPU."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from m2f.errors import BundleError, M2FError, MissingDependency, MissingFile, UsageError
+
+_ERRORS_ONLY = 3  # ONNX Runtime's log levels: 0 verbose, 1 info, 2 warning, 3 error
+
+
+class OrtBackend:
+    """Runs a bundle's ONNX file with ONNX Runtime.
+
+    Both forms of a bundle run: the plugin form carries the meaning of each custom op as a
+    function in the file, which ONNX Runtime falls back to.
+    """
+
+    def __init__(
+        self,
+        model: Path,
+        *,
+        threads: int | None = None,
+        providers: Sequence[str] = ("CPUExecutionProvider",),
+    ) -> None:
+        """Loads the file.
+
+        Args:
+            model: The ONNX file.
+            threads: Cores one operator may use; all physical ones unless given.
+            providers: Execution providers, the preferred first.
+
+        Raises:
+            MissingFile: There is no such file.
+            BundleError: ONNX Runtime cannot load it, or it is not of the bundle's form.
+            MissingDependency: ONNX Runtime, or one of the providers, is not installed.
+            UsageError: ``threads`` is not positive.
+        """
+        try:
+            import onnxruntime as ort  # type: ignore[import-untyped]
+        except ImportError as problem:
+            raise MissingDependency(
+                f"onnxruntime cannot be imported ({problem}); run: pip install onnxruntime"
+            ) from problem
+        if not model.is_file():
+            raise MissingFile(f"{model}: no such file")
+        absent = sorted(set(providers) - set(ort.get_available_providers()))
+        if absent:
+            raise MissingDependency(
+                f"this ONNX Runtime has no {', '.join(absent)}, only "
+                f"{', '.join(ort.get_available_providers())}"
+            )
+        options = ort.SessionOptions()
+        # The default of `image_size` is an initializer that callers may override, on
+        # purpose; ONNX Runtime warns about it on every load.
+        options.log_severity_level = _ERRORS_ONLY
+        if threads is not None:
+            if threads < 1:
+                raise UsageError(f"threads must be at least 1, got {threads}")
+            options.intra_op_num_threads = threads
+        # Native kernels of the m2f ops are registered with `options` here.
+        try:
+            self._session = ort.InferenceSession(str(model), options, list(providers))
+        except Exception as problem:  # its exceptions share no other base
+            raise BundleError(f"{model}: cannot be loaded: {_reason(problem)}") from problem
+        self._model = model
+        self.name = f"ONNX Runtime {ort.__version__}, {', '.join(providers)}"
+        self.takes_image_size = self._check_interface()
+
+    def _check_interface(self) -> bool:
+        """Whether `image_size` is there, as an input or as an initializer to override."""
+        session = self._session
+        inputs = {i.name for i in session.get_inputs()}
+        optional = {i.name for i in session.get_overridable_initializers()}
+        outputs = {o.name for o in session.get_outputs()}
+        if "image" not in inputs or inputs - {"image", "image_size"}:
+            raise BundleError(
+                f"{self._model}: has the inputs {sorted(inputs)}, expected `image` and "
+                "optionally `image_size`; export it with this program"
+            )
+        if not {"class_logits", "mask_logits"} <= outputs:
+            raise BundleError(
+                f"{self._model}: has the outputs {sorted(outputs)}, expected `class_logits` "
+                "and `mask_logits`; export it with this program"
+            )
+        return "image_size" in inputs | optional
+
+    def run(
+        self, image: NDArray[np.uint8], image_size: NDArray[np.int64]
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Runs a batch; see `m2f.runtime.backend.Backend.run`.
+
+        Raises:
+            M2FError: ONNX Runtime failed, e.g. for want of memory.
+            UsageError: The backend was closed.
+        """
+        if self._session is None:
+            raise UsageError("the backend was closed; load the bundle again")
+        feed: dict[str, NDArray[Any]] = {"image": image}
+        if self.takes_image_size:
+            feed["image_size"] = image_size
+        try:
+            class_logits, mask_logits = self._session.run(["class_logits", "mask_logits"], feed)
+        except Exception as problem:
+            raise M2FError(
+                f"{self._model.name} failed on an input of {list(image.shape)}: "
+                f"{_reason(problem)}"
+            ) from problem
+        return class_logits, mask_logits
+
+    def close(self) -> None:
+        """Frees the network."""
+        self._session = None
+
+    def __enter__(self) -> OrtBackend:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def _reason(problem: Exception) -> str:
+    """The sentence in ONNX Runtime's message, without its source locations."""
+    text = str(problem).strip().splitlines()
+    first = text[0] if text else type(problem).__name__
+    first = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", first)
+    return first if len(first) <= 300 else first[:297] + "..."

@@ -1,0 +1,223 @@
+"""Panoptic inference: queries compete for every pixel; few win enough to become segments.
+
+At each pixel the query with the largest (class probability x mask probability) wins. A query
+becomes a segment if it wins enough of its own mask; then stuff of one class is one segment.
+The conventions differ in details that decide real segments:
+
+              own mask of a query             wins enough   a segment's pixels
+    official  mask probability >= 0.5         share >= t    won and in its own mask
+    mmdet     the same                        share >= t    won and in its own mask
+    hf        class x mask probability >= m   share > t     won
+
+with share = pixels won / pixels of the own mask, t = ``overlap_threshold``, m =
+``mask_threshold``. "hf" resizes probabilities (from 384x384), the others logits. mmdet is
+meant as its Mask2Former configs set it (``filter_low_score=True``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from m2f.config import Postprocess
+from m2f.runtime.logits import Frame, argmax_planes, sigmoid_, softmax
+from m2f.runtime.resample import Float, between
+from m2f.runtime.semantic import HF_SIZE
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A query that won enough pixels.
+
+    Attributes:
+        query: Its index, 0..Q-1.
+        label: Class index.
+        score: Class probability.
+        segment: Id of its segment, which merged stuff shares.
+    """
+
+    query: int
+    label: int
+    score: float
+    segment: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Panoptic:
+    """A panoptic map.
+
+    Attributes:
+        segment_ids: int32 [H, W]; 0 where no segment is; numbered from 1 in the order in
+            which the queries come.
+        accepted: In the order of queries.
+    """
+
+    segment_ids: NDArray[np.int32]
+    accepted: tuple[Accepted, ...]
+
+    def ids_of_hf(self, fused: Sequence[bool]) -> tuple[NDArray[np.int32], list[int]]:
+        """The ids transformers gives; ``fused`` says per class whether it is merged.
+
+        After a merged segment it goes on counting from that one's id, so that its ids can
+        repeat. Where nothing was accepted its map is -1.
+
+        Returns:
+            The map, and the id of each accepted query.
+        """
+        table = np.zeros(len(self.accepted) + 1, np.int32)
+        known: dict[int, int] = {}
+        current = 0
+        ids = []
+        for one in self.accepted:
+            current = known.get(one.label, current + 1)
+            if fused[one.label]:
+                known[one.label] = current
+            table[one.segment] = current
+            ids.append(current)
+        return table[self.segment_ids] if ids else self.segment_ids - 1, ids
+
+    def ids_of_mmdet(self, is_thing: Sequence[bool]) -> NDArray[np.int32]:
+        """The map mmdetection gives: class + 1000 * instance, the number of classes as void.
+
+        Instances count from 1 over all things; stuff is instance 0.
+        """
+        table = np.full(len(self.accepted) + 1, len(is_thing), np.int32)
+        things = 0
+        for one in self.accepted:
+            things += is_thing[one.label]
+            table[one.segment] = one.label + (1000 * things if is_thing[one.label] else 0)
+        return table[self.segment_ids]
+
+
+def panoptic(
+    class_logits: NDArray[Any],
+    mask_logits: NDArray[Any],
+    frame: Frame,
+    rules: Postprocess,
+    is_thing: Sequence[bool],
+) -> Panoptic:
+    """Merges queries into one segment map.
+
+    Cheng et al., Mask2Former, CVPR 2022, after MaskFormer (NeurIPS 2021), section 3.4.
+
+    Args:
+        class_logits: [Q, K + 1].
+        mask_logits: [Q, h, w], before the sigmoid.
+        frame: Sizes; the whole mask stands for ``frame.padded``.
+        rules: All but ``top_k``, ``semantic_after_resize`` and ``things_only`` are used.
+        is_thing: Per class, K values.
+    """
+    probabilities = softmax(class_logits)
+    labels, scores = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    # Before any resizing: the others cannot win a pixel.
+    kept = np.flatnonzero(
+        (labels != probabilities.shape[1] - 1) & (scores > rules.object_mask_threshold)
+    )
+    if not len(kept):
+        return Panoptic(np.zeros(frame.output, np.int32), ())
+    hf = rules.convention == "hf"
+    masks = mask_logits[kept].astype(np.float32, copy=False)
+    blocks = (_hf_blocks if hf else _blocks)(masks, frame)
+    threshold = rules.mask_threshold if hf else None
+    contest = _compete(blocks, scores[kept], frame.output, threshold)
+    accepted = _accept(contest, kept, labels, scores, rules, is_thing)
+    table = np.zeros(len(kept), np.int32)
+    rank = {int(query): i for i, query in enumerate(kept)}
+    for one in accepted:
+        table[rank[one.query]] = one.segment
+    segment_ids = table[contest.winner]
+    if not hf:
+        segment_ids *= contest.in_own_mask
+    return Panoptic(segment_ids, tuple(accepted))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Contest:
+    winner: NDArray[np.int16]  # [H, W], rank among the kept queries
+    in_own_mask: NDArray[np.bool_]  # [H, W], whether the pixel is in its winner's own mask
+    won: NDArray[np.int64]  # [n] pixels
+    own: NDArray[np.int64]  # [n] pixels
+    both: NDArray[np.int64]  # [n] pixels
+
+
+def _compete(
+    blocks: Iterator[tuple[slice, Float]],
+    scores: Float,
+    size: tuple[int, int],
+    threshold: float | None,
+) -> _Contest:
+    """Runs over the mask probabilities once, counting as it goes.
+
+    Args:
+        blocks: Rows of the output and the mask probabilities there, [n, rows, W].
+        scores: Class probabilities [n].
+        size: H, W of the output.
+        threshold: Where given, the own mask is class x mask probability from it on.
+    """
+    n = len(scores)
+    winner = np.empty(size, np.int16)
+    in_own_mask = np.empty(size, np.bool_)
+    won, own, both = (np.zeros(n, np.int64) for _ in range(3))
+    for part, probabilities in blocks:
+        weighted = probabilities * scores[:, None, None]
+        if threshold is None:
+            members = probabilities >= np.float32(0.5)
+        else:
+            members = weighted >= np.float32(threshold)
+        best = argmax_planes(weighted)
+        mine = np.take_along_axis(members, best[None].astype(np.intp), axis=0)[0]
+        winner[part], in_own_mask[part] = best, mine
+        won += np.bincount(best.ravel(), minlength=n)
+        own += members.sum(axis=(1, 2))
+        both += np.bincount(best[mine], minlength=n)
+    return _Contest(winner, in_own_mask, won, own, both)
+
+
+def _accept(
+    contest: _Contest,
+    kept: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    scores: Float,
+    rules: Postprocess,
+    is_thing: Sequence[bool],
+) -> list[Accepted]:
+    accepted: list[Accepted] = []
+    stuff: dict[int, int] = {}
+    segments = 0
+    for rank, query in enumerate(kept):
+        won, own, both = (int(a[rank]) for a in (contest.won, contest.own, contest.both))
+        if not won or not own or (rules.convention == "official" and not both):
+            continue
+        if rules.convention == "hf":  # a float32 quotient, and no equality
+            enough = float(np.float32(won) / np.float32(own)) > rules.overlap_threshold
+        else:
+            enough = won / own >= rules.overlap_threshold
+        if not enough:
+            continue
+        label = int(labels[query])
+        if rules.fuse_stuff and not is_thing[label] and label in stuff:
+            segment = stuff[label]
+        else:
+            segments += 1
+            segment = stuff[label] = segments
+        accepted.append(Accepted(int(query), label, float(scores[query]), segment))
+    return accepted
+
+
+def _blocks(masks: Float, frame: Frame) -> Iterator[tuple[slice, Float]]:
+    resampler = frame.to_output((masks.shape[1], masks.shape[2]))
+    for part in resampler.parts(2 * len(masks)):
+        yield part, sigmoid_(resampler.resize(masks, part))
+
+
+def _hf_blocks(masks: Float, frame: Frame) -> Iterator[tuple[slice, Float]]:
+    size = (masks.shape[1], masks.shape[2])
+    first = between(size, HF_SIZE, extent=frame.extent(size))
+    probabilities = sigmoid_(first.resize(masks))
+    resampler = between(HF_SIZE, frame.output)
+    for part in resampler.parts(2 * len(masks)):
+        yield part, resampler.resize(probabilities, part)

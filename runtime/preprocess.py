@@ -1,0 +1,176 @@
+"""From decoded images to the network's input: the size rules, the resizes, and the batch.
+
+Normalisation and padding to multiples of 32 are not here; they are part of the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from m2f.bundle import InputProfile
+from m2f.config import SIZE_DIVISOR, Preprocess
+from m2f.errors import ShapeError
+from m2f.runtime.images import Pixels
+from m2f.runtime.resample import between
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """One image at the network's resolution.
+
+    Attributes:
+        pixels: uint8 [h, w, 3].
+        original: Height and width of the image it was made from.
+    """
+
+    pixels: Pixels
+    original: Size
+
+    @property
+    def size(self) -> Size:
+        """h, w."""
+        return self.pixels.shape[0], self.pixels.shape[1]
+
+
+def target_size(original: Size, rules: Preprocess) -> Size:
+    """The size a rule gives an image, each side at least one pixel.
+
+    Args:
+        original: Height and width.
+        rules: See `Preprocess.resize`. "shortest_edge" rounds as detectron2's
+            ResizeShortestEdge, "hf_aspect" as transformers' processor with
+            ``size_divisor`` 32, "mmdet" as mmcv's ``imrescale``.
+    """
+    height, width = original
+    if rules.resize == "none":
+        return original
+    if rules.resize == "stretch":
+        return rules.size if rules.size is not None else (rules.min_size, rules.min_size)
+    if rules.resize == "hf_aspect":
+        h, w = _hf_aspect(height, width, rules)
+        return _up_to_divisor(max(h, 1)), _up_to_divisor(max(w, 1))
+    if rules.resize == "mmdet":
+        scale = min(rules.max_size / max(height, width), rules.min_size / min(height, width))
+        h, w = int(height * scale + 0.5), int(width * scale + 0.5)
+    else:
+        h, w = _shortest_edge(height, width, rules)
+    return max(h, 1), max(w, 1)
+
+
+def prepare(image: Pixels, rules: Preprocess, profile: InputProfile | None = None) -> Prepared:
+    """Resizes one image for the network.
+
+    Within the profile the rule decides. An image that would be larger is made smaller until
+    it fits, aspect kept; "stretch" ignores the aspect anyway and goes to the nearest size
+    allowed.
+
+    Args:
+        image: uint8 [H, W, 3].
+        rules: The bundle's preprocessing.
+        profile: Sizes the network takes; any, unless given.
+
+    Raises:
+        ShapeError: The rule is "none" and the image is larger than the profile.
+    """
+    original = (image.shape[0], image.shape[1])
+    size = target_size(original, rules)
+    if profile is not None:
+        size = _within(size, rules, profile)
+    if size != original:
+        image = _linear(image, size) if rules.resize == "mmdet" else _antialiased(image, size)
+    return Prepared(image, original)
+
+
+def assemble(
+    images: Sequence[Prepared], profile: InputProfile | None = None
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Puts images of different sizes into one batch, padded with zeros right and below.
+
+    Args:
+        images: At least one.
+        profile: Raises the batch's height and width to its least ones.
+
+    Returns:
+        uint8 [N, H, W, 3], and the valid height and width of each image, int64 [N, 2].
+    """
+    sizes = np.array([i.size for i in images], np.int64)
+    height, width = (int(side) for side in sizes.max(axis=0))
+    if profile is not None:
+        height, width = max(height, profile.height.min), max(width, profile.width.min)
+    batch = np.zeros((len(images), height, width, 3), np.uint8)
+    for row, image in zip(batch, images, strict=True):
+        row[: image.size[0], : image.size[1]] = image.pixels
+    return batch, sizes
+
+
+def _shortest_edge(height: int, width: int, rules: Preprocess) -> Size:
+    # The order of operations is detectron2's: rounding at .5 depends on it.
+    scale = rules.min_size / min(height, width)
+    short, long = float(rules.min_size), scale * max(height, width)
+    if long > rules.max_size:
+        shrink = rules.max_size / long
+        short, long = short * shrink, long * shrink
+    near, far = int(short + 0.5), int(long + 0.5)
+    return (near, far) if height < width else (far, near)
+
+
+def _hf_aspect(height: int, width: int, rules: Preprocess) -> Size:
+    short, long = min(height, width), max(height, width)
+    near, exact = rules.min_size, float(rules.min_size)
+    if long / short * near > rules.max_size:
+        exact = rules.max_size * short / long
+        near = round(exact)
+    if near == short:
+        return height, width
+    far = int(exact * long / short)
+    return (near, far) if height < width else (far, near)
+
+
+def _up_to_divisor(side: int) -> int:
+    return -(-side // SIZE_DIVISOR) * SIZE_DIVISOR
+
+
+def _within(size: Size, rules: Preprocess, profile: InputProfile) -> Size:
+    (h, w), rows, columns = size, profile.height, profile.width
+    if rules.resize == "stretch":
+        return min(max(h, rows.min), rows.max), min(max(w, columns.min), columns.max)
+    scale = min(rows.max / h, columns.max / w)
+    if scale >= 1:
+        return size
+    if rules.resize == "none":
+        raise ShapeError(
+            f"the image is {h}x{w}, the bundle takes at most {rows.max}x{columns.max} and "
+            "resizes nothing; cut it into tiles or export with a larger size"
+        )
+    fitted = max(1, int(h * scale + 0.5)), max(1, int(w * scale + 0.5))
+    return min(fitted[0], rows.max), min(fitted[1], columns.max)
+
+
+def _antialiased(image: Pixels, size: Size) -> Pixels:
+    """Pillow's bilinear: a triangle as wide as the shrinking asks.
+
+    detectron2's own; transformers' torchvision one is within one gray level of it.
+    """
+    resized = Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    return np.asarray(resized)
+
+
+def _linear(image: Pixels, size: Size) -> Pixels:
+    """Bilinear from the four nearest pixels, as OpenCV's INTER_LINEAR to one gray level."""
+    resampler = between((image.shape[0], image.shape[1]), size)
+    out = np.empty((*size, 3), np.uint8)
+    planes = image.transpose(2, 0, 1)
+    for part in resampler.parts(3):
+        window = resampler.rows.window(part)
+        rows = resampler.resize(
+            planes[:, window].astype(np.float32), part, first_row=window.start
+        )
+        out[part] = (rows + np.float32(0.5)).astype(np.uint8).transpose(1, 2, 0)
+    return out

@@ -1,0 +1,205 @@
+"""A bundle, ready to segment images."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any, overload
+
+from numpy.typing import NDArray
+
+from m2f.bundle import Bundle, InputProfile
+from m2f.config import TASKS, Metadata, Postprocess, Task
+from m2f.errors import BundleError, UsageError
+from m2f.runtime.backend import Backend
+from m2f.runtime.images import Source, decode
+from m2f.runtime.logits import Frame
+from m2f.runtime.postprocess import segment
+from m2f.runtime.preprocess import Prepared, assemble, prepare
+from m2f.runtime.results import Prediction
+
+MASK_STRIDE = 4
+"""Pixels of the padded input per mask pixel, each way."""
+
+
+def load(
+    bundle: str | os.PathLike[str] | Bundle,
+    *,
+    backend: str | Backend = "onnxruntime",
+    threads: int | None = None,
+    task: Task | None = None,
+    verify: bool = True,
+    **postprocess: Any,
+) -> Session:
+    """Opens a bundle for inference.
+
+    Args:
+        bundle: Its folder, as `m2f export` made it.
+        backend: "onnxruntime", or a `Backend` that runs this bundle's network.
+        threads: CPU cores to use; all unless given.
+        task: What to answer; the bundle's own task unless given.
+        verify: Check the files' hashes first.
+        **postprocess: Fields of `m2f.config.Postprocess` to change, e.g.
+            ``convention="hf"`` or ``object_mask_threshold=0.5``.
+
+    Raises:
+        MissingFile: There is no such bundle.
+        BundleError: It is damaged or cannot be loaded.
+        UsageError: An unknown backend or post-processing field, or a task that the model
+            cannot answer.
+    """
+    if not isinstance(bundle, Bundle):
+        bundle = Bundle.open(os.fspath(bundle), verify=verify)
+    manifest = bundle.manifest
+    rules = _changed(manifest.metadata.postprocess, postprocess)
+    metadata = dataclasses.replace(manifest.metadata, postprocess=rules)
+    task = _known_task(metadata.task if task is None else task, metadata)
+    if isinstance(backend, str):
+        if backend != "onnxruntime":
+            raise UsageError(f"unknown backend {backend!r}; there is 'onnxruntime'")
+        from m2f.runtime.backend_ort import OrtBackend
+
+        backend = OrtBackend(bundle.model_path, threads=threads)
+    return Session(backend, metadata, manifest.profile, task=task)
+
+
+class Session:
+    """Segments images: ``session(image)`` or ``session([image, ...])``.
+
+    Usable as a context manager; not by several threads at once.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        metadata: Metadata,
+        profile: InputProfile,
+        *,
+        task: Task | None = None,
+    ) -> None:
+        """Puts the parts together; `load` does this for a bundle.
+
+        Args:
+            backend: Runs the network; closed with the session.
+            metadata: Categories, preprocessing, postprocessing.
+            profile: Sizes the network takes.
+            task: What to answer; the metadata's task unless given.
+        """
+        self.backend = backend
+        self.metadata = metadata
+        self.profile = profile
+        self.task: Task = _known_task(metadata.task if task is None else task, metadata)
+
+    @overload  # a str is a sequence of str, too
+    def __call__(  # type: ignore[overload-overlap]
+        self, images: Source, *, task: Task | None = None
+    ) -> Prediction: ...
+
+    @overload
+    def __call__(
+        self, images: Sequence[Source], *, task: Task | None = None
+    ) -> list[Prediction]: ...
+
+    def __call__(
+        self, images: Source | Sequence[Source], *, task: Task | None = None
+    ) -> Prediction | list[Prediction]:
+        """Segments one image, or each of a list.
+
+        A list is run in batches as large as the bundle allows; images of different sizes
+        are padded to the largest of their batch, which can change results slightly, as in
+        the official code. An array is one image.
+
+        Args:
+            images: See `m2f.runtime.images.decode`.
+            task: What to answer; the session's task unless given.
+
+        Raises:
+            ImageError: An image cannot be used.
+            MissingFile: An image does not exist.
+            UsageError: The model cannot answer this task.
+        """
+        task = self.task if task is None else _known_task(task, self.metadata)
+        if isinstance(images, (list, tuple)):
+            return [
+                prediction
+                for batch in self._batches(images)
+                for prediction in self._predict(batch, task)
+            ]
+        return self._predict([self.prepare(images)], task)[0]  # type: ignore[arg-type]
+
+    def prepare(self, image: Source) -> Prepared:
+        """Decodes and resizes one image for this bundle."""
+        return prepare(decode(image), self.metadata.preprocess, self.profile)
+
+    def logits(self, images: Sequence[Prepared]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """The network's outputs for one batch of prepared images.
+
+        Args:
+            images: As many as fit the bundle's largest batch. Missing ones of its least
+                batch are made up by repeating the last image, and dropped again.
+
+        Returns:
+            Class logits [N, Q, K + 1] and mask logits [N, Q, H'/4, W'/4].
+
+        Raises:
+            BundleError: An image is smaller than the batch, and the network cannot be told.
+        """
+        least = self.profile.batch.min
+        filled = [*images, *[images[-1]] * (least - len(images))]
+        batch, sizes = assemble(filled, self.profile)
+        if not self.backend.takes_image_size and (sizes != batch.shape[1:3]).any():
+            h, w = sizes[(sizes != batch.shape[1:3]).any(axis=1)][0]
+            raise BundleError(
+                f"the network takes no image_size, so that an image of {h}x{w} cannot be "
+                f"padded to {batch.shape[1]}x{batch.shape[2]}; export it again"
+            )
+        class_logits, mask_logits = self.backend.run(batch, sizes)
+        return class_logits[: len(images)], mask_logits[: len(images)]
+
+    def close(self) -> None:
+        """Frees the network."""
+        self.backend.close()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _batches(self, images: Sequence[Source]) -> Iterator[list[Prepared]]:
+        step = self.profile.batch.max
+        for start in range(0, len(images), step):
+            yield [self.prepare(image) for image in images[start : start + step]]
+
+    def _predict(self, images: Sequence[Prepared], task: Task) -> list[Prediction]:
+        class_logits, mask_logits = self.logits(images)
+        padded = (mask_logits.shape[2] * MASK_STRIDE, mask_logits.shape[3] * MASK_STRIDE)
+        return [
+            segment(
+                class_logits[i],
+                mask_logits[i],
+                Frame(padded=padded, valid=image.size, output=image.original),
+                task=task,
+                rules=self.metadata.postprocess,
+                categories=self.metadata.categories,
+            )
+            for i, image in enumerate(images)
+        ]
+
+
+def _known_task(task: Task, metadata: Metadata) -> Task:
+    if task not in metadata.tasks:
+        known = "no such task" if task not in TASKS else "this model was not trained for it"
+        raise UsageError(
+            f"task {task!r}: {known}; it answers {', '.join(map(repr, metadata.tasks))}"
+        )
+    return task
+
+
+def _changed(rules: Postprocess, changes: dict[str, Any]) -> Postprocess:
+    from m2f.config import config_from_json, json_from_config
+
+    # Through JSON, for its checks of names and types.
+    merged = {**json_from_config(rules), **changes}
+    return config_from_json(Postprocess, merged, where="postprocess")
