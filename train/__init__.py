@@ -1,0 +1,1 @@
+"""Training: the sample model and the data it is trained on. Deployment never imports this."""
