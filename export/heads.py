@@ -183,7 +183,9 @@ class TransformerDecoder:
                 )
                 x = self._layer(x, place, level, mask)
         normed = self._norm(x)
-        return linear(g, "class_embed", normed), self._masks(normed)
+        # The classes of earlier layers are for training only; this is the module's last call.
+        classes = linear(g, "class_embed", normed, call=config.layers)
+        return classes, self._masks(normed)
 
     def _norm(self, x: Value) -> Value:
         return layer_norm(self.g, "norm", x)

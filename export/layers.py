@@ -18,13 +18,14 @@ LAYER_NORM_EPSILON = 1e-5
 GROUPS = 32
 
 
-def linear(g: Graph, name: str, x: Value, *, bias: bool = True) -> Value:
-    """Maps x [..., in] to [..., out]."""
+def linear(g: Graph, name: str, x: Value, *, bias: bool = True, call: int = 0) -> Value:
+    """Maps x [..., in] to [..., out]; ``call`` numbers the module's calls in PyTorch."""
     weight = g.weight(f"{name}.weight", transposed=True)
     if not bias:
         return g.op("MatMul", x, weight, name=name)
     product = g.op("MatMul", x, weight, name=f"{name}.product")
-    return g.op("Add", product, g.weight(f"{name}.bias"), name=name)
+    output = f"{name}:{call}" if call else name
+    return g.op("Add", product, g.weight(f"{name}.bias"), name=output)
 
 
 def conv(

@@ -6,10 +6,11 @@ Read the files in this order: resnet or swin, msdeform, pixel_decoder, transform
 then inference, which turns classes and masks into segments.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -27,14 +28,15 @@ class Output(NamedTuple):
         class_logits: [N, Q, K + 1], float; the last class is "no object".
         mask_logits: [N, Q, H/4, W/4], float, before the sigmoid.
         heads: The same pair for the learnt queries and for each decoder layer.
-        attention_masks: Each decoder layer's mask, [N, Q, S] bool, True where masked.
+        attention_logits: What each decoder layer's mask was decided from, [N, Q, S]:
+            masked where the sigmoid is below one half.
         features: The pixel decoder's output.
     """
 
     class_logits: Tensor
     mask_logits: Tensor
     heads: list[Heads]
-    attention_masks: list[Tensor]
+    attention_logits: list[Tensor]
     features: PixelFeatures
 
 
@@ -70,9 +72,32 @@ class Mask2Former(nn.Module):
                 layer; see `TransformerDecoder.forward`.
         """
         features = self.pixel_decoder(self.backbone(images))
-        heads, masks = self.transformer_decoder(features, forced_masks=forced_masks)
+        heads, logits = self.transformer_decoder(features, forced_masks=forced_masks)
         answer = heads[-1]
-        return Output(answer.class_logits, answer.mask_logits, heads, masks, features)
+        return Output(answer.class_logits, answer.mask_logits, heads, logits, features)
+
+
+def model_from_weights(
+    config: ModelConfig,
+    weights: Mapping[str, NDArray[Any]],
+    *,
+    dtype: torch.dtype = torch.float32,
+) -> Mask2Former:
+    """Builds a model around existing arrays, without spending time on initial ones.
+
+    Args:
+        config: What to build.
+        weights: By our names; `m2f.models.checkpoint` has checked that they fit.
+        dtype: Precision to compute in.
+
+    Returns:
+        The model, in inference mode.
+    """
+    with torch.device("meta"):  # no initial weights: they would cost more than the export
+        model = Mask2Former(config)
+    tensors = {name: torch.tensor(array).to(dtype) for name, array in weights.items()}
+    model.load_state_dict(tensors, assign=True)
+    return model.eval()
 
 
 def network_input(

@@ -137,21 +137,20 @@ class TransformerDecoder(nn.Module):
                 rounding tipped.
 
         Returns:
-            Heads of the learnt queries and of each layer (the last is the answer), and each
-            layer's own attention mask, [N, Q, S] bool, True where masked, before the rule
-            that a fully masked row attends everywhere.
+            Heads of the learnt queries and of each layer (the last is the answer), and what
+            each layer's own attention mask was decided from, [N, Q, S].
         """
         sources, positions, sizes = self._flatten(features.scales)
         x = self.query_feat.weight.expand(len(sources[0]), -1, -1)
-        heads, masks = [self.heads(x, features.mask_features)], []
+        heads, logits = [self.heads(x, features.mask_features)], []
         for i, layer in enumerate(self.layers):
             level = i % LEVELS
-            masks.append(attention_mask(heads[-1].mask_logits, sizes[level]))
-            masked = masks[-1] if forced_masks is None else forced_masks[i]
+            logits.append(attention_logits(heads[-1].mask_logits, sizes[level]))
+            masked = is_masked(logits[-1]) if forced_masks is None else forced_masks[i]
             masked = masked & ~masked.all(-1, keepdim=True)
             x = layer(x, self.query_embed.weight, sources[level], positions[level], masked)
             heads.append(self.heads(x, features.mask_features))
-        return heads, masks
+        return heads, logits
 
     def heads(self, x: Tensor, mask_features: Tensor) -> Heads:
         """Reads class and mask logits from query features [N, Q, C]."""
@@ -174,16 +173,27 @@ class TransformerDecoder(nn.Module):
         return sources, positions, sizes
 
 
-def attention_mask(mask_logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """Where a query must not look: its mask, at the size of the scale it looks at.
+def attention_logits(mask_logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """Each query's mask at the size of the scale that its next layer looks at.
 
     Args:
         mask_logits: [N, Q, H/4, W/4].
         size: Height and width of the scale.
 
     Returns:
-        [N, Q, S], bool, True where the mask's probability is below one half. Gradients do
-        not pass.
+        [N, Q, S]; gradients do not pass.
     """
     small = F.interpolate(mask_logits, size=size, mode="bilinear", align_corners=False)
-    return (small.flatten(2).sigmoid() < 0.5).detach()
+    return small.flatten(2).detach()
+
+
+def is_masked(logits: Tensor) -> Tensor:
+    """Where a query must not look: where its mask's probability is below one half.
+
+    Args:
+        logits: [N, Q, S].
+
+    Returns:
+        [N, Q, S], bool, before the rule that a fully masked row attends everywhere.
+    """
+    return logits.sigmoid() < 0.5
