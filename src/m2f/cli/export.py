@@ -1,0 +1,106 @@
+"""`m2f export`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from m2f.bundle import Form
+from m2f.cli import options
+from m2f.cli.terminal import parity_in_words, reported, show, show_json, working
+
+if TYPE_CHECKING:
+    from m2f.bundle import Bundle
+
+Source = Annotated[
+    str,
+    typer.Argument(
+        help="A checkpoint: an official .pkl or .pth, a Hugging Face folder or hub id, or "
+        "an mmdetection .pth.",
+        show_default=False,
+    ),
+]
+
+
+@reported
+def export(
+    source: Source,
+    out: options.Out,
+    form: Annotated[
+        Form,
+        typer.Option(
+            help="plugin: nodes of the m2f domain, which carry their meaning as functions; "
+            "portable: standard ONNX only."
+        ),
+    ] = "plugin",
+    size: Annotated[
+        str | None,
+        typer.Option(metavar="HxW", help="One fixed input size, e.g. 512x1024."),
+    ] = None,
+    min_size: Annotated[
+        str | None, typer.Option("--min", metavar="HxW", help="Smallest input size.")
+    ] = None,
+    max_size: Annotated[
+        str | None, typer.Option("--max", metavar="HxW", help="Largest input size.")
+    ] = None,
+    batch: Annotated[
+        str, typer.Option(metavar="N|N:M", help="Images at once, fixed or from:to.")
+    ] = "1",
+    task: options.TaskName = None,
+    preset: options.PresetName = None,
+    check: Annotated[
+        bool, typer.Option("--check/--no-check", help="Compare the file with PyTorch.")
+    ] = True,
+    external_data: Annotated[
+        bool,
+        typer.Option("--external-data", help="Weights beside the ONNX file, even if small."),
+    ] = False,
+    overwrite: options.Overwrite = False,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    r"""Turn a checkpoint into a bundle: an ONNX file and all that running it needs.
+
+    The file is checked against PyTorch on the spot, and the bundle records the result.
+    A bundle appears whole or not at all.
+
+    \b
+    Examples:
+      m2f export model_final_94dc52.pkl -o coco.m2f
+      m2f export ./hf-folder -o city.m2f --size 1024x2048
+      m2f export ./hf-folder -o any.m2f --min 256x256 --max 1024x2048 --batch 1:8
+      m2f export iter_375000.pth -o coco.m2f --preset coco-panoptic-r50 --form plugin
+    """
+    wanted = {"size": size, "min_size": min_size, "max_size": max_size}
+    sizes = {name: options.size(text) for name, text in wanted.items() if text is not None}
+    with working(f"reading {source}") as progress:
+        from m2f.export import Options
+        from m2f.export import export as export_bundle
+
+        how = Options(
+            form=form,
+            batch=options.batch(batch),
+            check=check,
+            external_data=external_data,
+            overwrite=overwrite,
+            **sizes,
+        )
+        bundle = export_bundle(
+            source, out, task=task, preset=preset, options=how, progress=progress
+        )
+    if json:
+        from m2f.inspect import inspect
+
+        show_json(inspect(bundle.path).to_json())
+    else:
+        show(_summary(bundle))
+
+
+def _summary(bundle: Bundle) -> str:
+    manifest = bundle.manifest
+    size = sum(file.bytes for file in manifest.files) / 2**20
+    return (
+        f"{bundle.path}: {manifest.name}, {manifest.form} form, input {manifest.profile}, "
+        f"{size:.1f} MiB\nagainst PyTorch: {parity_in_words(manifest.parity)}"
+    )
