@@ -1,0 +1,25 @@
+"""Every number a test allows, with where it comes from. Widening one needs its own commit."""
+
+POSTPROCESS_PIXELS = 2e-4
+"""Share of pixels that may differ after post-processing the same logits: 0.02 %, the advice
+in golden/README.md for tests like > 0 at upsampled resolution."""
+
+POSTPROCESS_SCORE = 1e-5
+"""Scores after post-processing the same logits; golden/README.md."""
+
+SEMANTIC_SCORE = 2e-4
+"""Semantic scores: 100 queries, each within 1e-6 of itself (mask logits of up to 25 resampled
+in float32: 25 * 2^-23 * 3 roundings / 4 at the sigmoid's steepest), all errors in one direction."""
+
+GRAY_LEVEL = 1
+"""Two 8-bit resizes that use the same weights and round differently."""
+
+HF_NORMALISED = 2.4e-7
+"""transformers fuses its rescaling by 1/255 and its normalisation; golden/README.md."""
+
+SAMPLE_POSITION = 2.0**-22
+"""Relative error of a float32 sampling position or composed weight: four roundings."""
+
+FLOAT64_SUMS = 1e-11
+"""Losses in double precision, summed in two orders: values of up to 60, at most 2^10 of them,
+60 * 2^10 * 2^-53 = 7e-12."""
