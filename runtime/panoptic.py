@@ -54,16 +54,18 @@ class Panoptic:
         segment_ids: int32 [H, W]; 0 where no segment is; numbered from 1 in the order in
             which the queries come.
         accepted: In the order of queries.
+        candidates: How many queries took part.
     """
 
     segment_ids: NDArray[np.int32]
     accepted: tuple[Accepted, ...]
+    candidates: int
 
     def ids_of_hf(self, fused: Sequence[bool]) -> tuple[NDArray[np.int32], list[int]]:
         """The ids transformers gives; ``fused`` says per class whether it is merged.
 
         After a merged segment it goes on counting from that one's id, so that its ids can
-        repeat. Where nothing was accepted its map is -1.
+        repeat. If no query took part its map is -1 throughout; otherwise 0 is no segment.
 
         Returns:
             The map, and the id of each accepted query.
@@ -78,7 +80,7 @@ class Panoptic:
                 known[one.label] = current
             table[one.segment] = current
             ids.append(current)
-        return table[self.segment_ids] if ids else self.segment_ids - 1, ids
+        return table[self.segment_ids] if self.candidates else self.segment_ids - 1, ids
 
     def ids_of_mmdet(self, is_thing: Sequence[bool]) -> NDArray[np.int32]:
         """The map mmdetection gives: class + 1000 * instance, the number of classes as void.
@@ -118,7 +120,7 @@ def panoptic(
         (labels != probabilities.shape[1] - 1) & (scores > rules.object_mask_threshold)
     )
     if not len(kept):
-        return Panoptic(np.zeros(frame.output, np.int32), ())
+        return Panoptic(np.zeros(frame.output, np.int32), (), 0)
     hf = rules.convention == "hf"
     masks = mask_logits[kept].astype(np.float32, copy=False)
     blocks = (_hf_blocks if hf else _blocks)(masks, frame)
@@ -132,7 +134,7 @@ def panoptic(
     segment_ids = table[contest.winner]
     if not hf:
         segment_ids *= contest.in_own_mask
-    return Panoptic(segment_ids, tuple(accepted))
+    return Panoptic(segment_ids, tuple(accepted), len(kept))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -7,6 +7,7 @@ that doing it literally needs; in exact arithmetic the result is the same.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -70,8 +71,9 @@ def linear(source: int, target: int, *, extent: float | None = None) -> Taps:
     one, half = np.float32(1), np.float32(0.5)
     scale = np.float32(source if extent is None else extent) / np.float32(target)
     position = np.maximum(scale * (np.arange(target, dtype=np.float32) + half) - half, 0)
-    low = np.minimum(position.astype(np.int64), source - 1)
-    high = np.minimum(low + 1, source - 1)
+    last = _last(source, extent)
+    low = np.minimum(position.astype(np.int64), last)
+    high = np.minimum(low + 1, last)
     fraction = np.clip(position - low.astype(np.float32), 0, one)
     weight = np.stack([one - fraction, fraction], 1)
     return _banded(source, np.stack([low, high], 1), weight)
@@ -81,7 +83,7 @@ def nearest(source: int, target: int, *, extent: float | None = None) -> NDArray
     """Input index of each output, as torch's ``mode="nearest"``; arguments as `linear`."""
     scale = np.float32(source if extent is None else extent) / np.float32(target)
     index = (np.arange(target, dtype=np.float32) * scale).astype(np.int64)
-    return np.minimum(index, source - 1)
+    return np.minimum(index, _last(source, extent))
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +158,11 @@ def _along_rows(planes: Float, taps: Taps, first_row: int) -> Float:
     for t in range(1, taps.weight.shape[1]):
         out += np.take(planes, start + t, axis=1) * taps.weight[:, t, None]
     return out
+
+
+def _last(source: int, extent: float | None) -> int:
+    """The last element that takes part: beyond it is padding, which must not shine in."""
+    return source - 1 if extent is None else min(math.ceil(extent), source) - 1
 
 
 def _banded(source: int, index: NDArray[np.int64], weight: NDArray[np.floating]) -> Taps:

@@ -8,8 +8,8 @@ POSTPROCESS_SCORE = 1e-5
 """Scores after post-processing the same logits; golden/README.md."""
 
 SEMANTIC_SCORE = 2e-4
-"""Semantic scores: 100 queries, each within 1e-6 of itself (mask logits of up to 25 resampled
-in float32: 25 * 2^-23 * 3 roundings / 4 at the sigmoid's steepest), all errors in one direction."""
+"""Semantic scores, of sums over 100 queries: each term of both sides within 1e-6 (logits of up
+to 25 resampled in float32, three roundings of 25 * 2^-24, a quarter of it after the sigmoid)."""
 
 GRAY_LEVEL = 1
 """Two 8-bit resizes that use the same weights and round differently."""
