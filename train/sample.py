@@ -9,6 +9,7 @@ import torch
 
 from m2f.config import (
     Category,
+    Metadata,
     ModelConfig,
     PixelDecoderConfig,
     Preprocess,
@@ -34,6 +35,12 @@ CONFIG = ModelConfig(
     classes=len(CATEGORIES),
 )
 PREPROCESS = Preprocess(resize="shortest_edge", min_size=160, max_size=320)
+METADATA = Metadata(
+    task="panoptic",
+    tasks=("panoptic", "instance", "semantic"),
+    categories=CATEGORIES,
+    preprocess=PREPROCESS,
+)
 
 RECIPE = Recipe(steps=9_000, bfloat16=True)
 BATCH = 8
