@@ -9,7 +9,7 @@ POSTPROCESS_SCORE = 1e-5
 
 SEMANTIC_SCORE = 2e-4
 """Semantic scores, of sums over 100 queries: each term of both sides within 1e-6 (logits of up
-to 25 resampled in float32, three roundings of 25 * 2^-24, a quarter of it after the sigmoid)."""
+to 25 resampled in float32: three roundings of 25 * 2^-24, a quarter after the sigmoid)."""
 
 GRAY_LEVEL = 1
 """Two 8-bit resizes that use the same weights and round differently."""
@@ -23,3 +23,25 @@ SAMPLE_POSITION = 2.0**-22
 FLOAT64_SUMS = 1e-11
 """Losses in double precision, summed in two orders: values of up to 60, at most 2^10 of them,
 60 * 2^10 * 2^-53 = 7e-12."""
+
+MASK_LOGITS_MAX = 5e-4
+MASK_LOGITS_MEAN = 2e-5
+CLASS_LOGITS_MAX = 2e-4
+"""FP32 network outputs against the official code's; the advice of golden/README.md, whose own
+noise between equivalent runs is 8.1e-5, 9.7e-6 and 3.5e-5."""
+
+MASK_SIGNS = 5
+"""Mask logits of one fixture whose sign may differ; golden/README.md."""
+
+FEATURES_MAX = 3e-5
+"""Pixel decoder outputs, FP32: the fixtures' noise floor is 8.2e-6 for values of order one."""
+
+COMPONENT_MAX = 1e-5
+"""Backbone and attention alone: values of order one through up to 1e3 float32 sums (official
+against Hugging Face on the same odd-sized Swin differs by 5e-6)."""
+
+POSITION_MAX = 1e-6
+"""Sine position encodings: sines of phases up to 2 pi, a few float32 roundings each."""
+
+STATED_DIGITS = 1.01
+"""stats.json states noise floors with three digits."""
