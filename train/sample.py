@@ -42,13 +42,14 @@ METADATA = Metadata(
     preprocess=PREPROCESS,
 )
 
-RECIPE = Recipe(steps=9_000, bfloat16=True)
+RECIPE = Recipe(steps=7_000, falls_from=0.6, bfloat16=True)
 BATCH = 8
-GROWS = 0.65
-"""Share of the run after which images are larger."""
+GROWS = 4500
+"""Step from which images are larger."""
 SMALL = ((128, 128), (128, 128), (128, 160), (160, 128))
 LARGE = ((160, 160), (160, 160), (160, 192), (192, 160), (160, 256))
-PHOTOGRAPHS_FROM, PHOTOGRAPHS_SHARE = 3000, 0.25
+PHOTOGRAPHS_FROM, PHOTOGRAPHS_SHARE = 2000, 0.25
+"""Step from which photographs are among the scenes, and how many then."""
 
 _INDEX = {category.name: i for i, category in enumerate(CATEGORIES)}
 
@@ -56,7 +57,7 @@ _INDEX = {category.name: i for i, category in enumerate(CATEGORIES)}
 def batch(step: int) -> Batch:
     """What the sample model sees at a step: scenes, later photographs among them."""
     rng = np.random.default_rng([0x5A3B1E, step])
-    grown = step >= GROWS * RECIPE.steps
+    grown = step >= GROWS
     sizes = LARGE if grown else SMALL
     size = sizes[rng.integers(len(sizes))]
     seen = []

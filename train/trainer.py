@@ -51,6 +51,8 @@ class Recipe:
         steps: Of the whole run; the learning rate ends at 0 there.
         warmup: Steps in which the learning rate rises.
         rate: Highest learning rate of AdamW.
+        falls_from: Share of the steps after which the rate falls; constant until then, so that
+            a run can be made longer before.
         decay: Weight decay, of matrices and kernels only.
         clip: Largest norm of the gradient. The paper's 0.01 makes every step count alike.
         average: Decay of the running average of the weights that is kept as the result.
@@ -63,6 +65,7 @@ class Recipe:
     steps: int
     warmup: int = 300
     rate: float = 8e-4
+    falls_from: float = 0.6
     decay: float = 0.05
     clip: float = 0.01
     average: float = 0.999
@@ -72,11 +75,12 @@ class Recipe:
     seed: int = 0
 
     def rate_at(self, step: int) -> float:
-        """Learning rate of a step: a linear rise, then half a cosine."""
+        """Learning rate of a step: a linear rise, a plateau, half a cosine."""
         if step < self.warmup:
             return self.rate * (step + 1) / self.warmup
-        done = (step - self.warmup) / max(self.steps - self.warmup, 1)
-        return self.rate * 0.5 * (1 + math.cos(math.pi * done))
+        start = self.falls_from * self.steps
+        fallen = max(step - start, 0) / max(self.steps - start, 1)
+        return self.rate * 0.5 * (1 + math.cos(math.pi * fallen))
 
 
 class Trainer:

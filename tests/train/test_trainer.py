@@ -82,12 +82,13 @@ def test_loss_falls(tmp_path):
     assert last < 0.5 * first
 
 
-def test_learning_rate_rises_then_falls_to_nothing():
-    recipe = Recipe(steps=100, warmup=10, rate=1.0)
+def test_learning_rate_rises_stays_and_falls_to_nothing():
+    recipe = Recipe(steps=100, warmup=10, rate=1.0, falls_from=0.5)
     rates = [recipe.rate_at(step) for step in range(100)]
     assert rates[:10] == pytest.approx(np.arange(1, 11) / 10)
-    assert all(a > b for a, b in itertools.pairwise(rates[10:]))
-    assert rates[-1] < 1e-3
+    assert rates[10:51] == [1.0] * 41
+    assert all(a > b for a, b in itertools.pairwise(rates[50:]))
+    assert rates[-1] < 2e-3
 
 
 def test_held_out_scenes_are_never_trained_on():
