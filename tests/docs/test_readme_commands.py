@@ -20,7 +20,7 @@ def shown():
         text = (ROOT / name).read_text(encoding="utf-8")
         for block in re.findall(r"^```(?:\w*)\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
             for line in block.replace("\\\n", " ").splitlines():
-                yield name, line.strip().removeprefix("$ ")
+                yield name, line.partition(" #")[0].strip().removeprefix("$ ")
     for name, command in COMMANDS.items():
         for line in command.help.splitlines():
             yield f"m2f {name} --help", line.strip()
@@ -31,7 +31,7 @@ LINES = [line for line in shown() if line[1].startswith(("m2f ", "make "))]
 
 @pytest.mark.parametrize(("where", "line"), LINES)
 def test_command(where, line):
-    program, *words = shlex.split(line, comments=True)
+    program, *words = shlex.split(line)
     if program == "make":
         rules = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
         assert set(words) <= set(rules)
