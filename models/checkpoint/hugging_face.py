@@ -16,12 +16,17 @@ from m2f.config import (
     ResNetConfig,
     SwinConfig,
     TransformerDecoderConfig,
+    config_from_json,
+    json_from_config,
 )
 from m2f.errors import CheckpointError, MissingDependency, MissingFile, UsageError
 
 CONFIG = "config.json"
 PREPROCESSOR = "preprocessor_config.json"
 WEIGHTS = "model.safetensors"
+METADATA = "m2f_metadata"
+"""Key of what `write_hf` adds to a config: colours, which classes are things, our rules."""
+
 OLD_WEIGHTS = "pytorch_model.bin"
 
 _LARGEST = 1 << 16
@@ -170,6 +175,25 @@ def labels_from_json(raw: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(n for n in names if isinstance(n, str)) if None not in names else ()
 
 
+def metadata_from_json(raw: Mapping[str, Any], classes: int) -> Metadata | None:
+    """What `write_hf` put into a config that transformers has no words for; None if nothing.
+
+    Raises:
+        CheckpointError: It is malformed, or is about another number of classes.
+    """
+    if METADATA not in raw:
+        return None
+    try:
+        metadata = config_from_json(Metadata, raw[METADATA], where=METADATA)
+    except UsageError as problem:
+        raise CheckpointError(str(problem)) from problem
+    if len(metadata.categories) != classes:
+        raise CheckpointError(
+            f"has {classes} classes, but {METADATA} describes {len(metadata.categories)}"
+        )
+    return metadata
+
+
 def preprocess_from_json(raw: Mapping[str, Any]) -> Preprocess:
     """Reads ``preprocessor_config.json``.
 
@@ -238,6 +262,7 @@ def json_from_model(config: ModelConfig, metadata: Metadata) -> dict[str, Any]:
         "id2label": names,
         "label2id": {name: int(i) for i, name in names.items()},
         "torch_dtype": "float32",
+        METADATA: json_from_config(metadata),
     }
 
 

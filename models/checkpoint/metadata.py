@@ -41,6 +41,7 @@ class Clues:
         colours: RGB of each class; empty if it has none.
         preprocess: None if it does not say.
         is_semantic_head: It comes from mmsegmentation.
+        own: All of it, if this program wrote the file.
     """
 
     text: str
@@ -48,6 +49,7 @@ class Clues:
     colours: tuple[tuple[int, int, int], ...] = ()
     preprocess: Preprocess | None = None
     is_semantic_head: bool = False
+    own: Metadata | None = None
 
 
 def choose(
@@ -55,6 +57,8 @@ def choose(
 ) -> tuple[Preset | None, tuple[str, ...]]:
     """Finds the preset that a model is most likely to be, and notes what else it could be."""
     presets = _possible(config, task, clues)
+    if not presets and clues.own:
+        return None, ()
     if not presets:
         known = "named in the file" if _has_names(clues.labels) else '"class 0", "class 1"...'
         return None, (
@@ -82,8 +86,15 @@ def metadata(
     """All that a runtime needs beside the weights.
 
     Raises:
-        UsageError: The preset's model does not answer the task.
+        UsageError: The model does not answer the task.
     """
+    if clues.own:
+        if task and task not in clues.own.tasks:
+            raise UsageError(
+                f"the model answers {', '.join(clues.own.tasks)}, not {task}; choose one of "
+                "those"
+            )
+        return dataclasses.replace(clues.own, task=task or clues.own.task)
     if preset is None:
         base = Metadata(
             task=task or _task_in(clues) or "panoptic",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
@@ -71,19 +72,20 @@ def read(
     wanted = presets.preset(preset) if preset else None
     found = _locate(source)
     raw: dict[str, Any] = {}
-    described = None
+    described = own = None
     if found.folder:
         file = found.folder / hugging_face.CONFIG
         raw = hugging_face.read_json(file)
         with _about(file):
             described = hugging_face.model_from_json(raw)
+            own = hugging_face.metadata_from_json(raw, described.classes)
     contents = [open_file(file) for file in found.files]
     with _about(source):
         tensors, format, config = _recognised(contents, wanted, described)
         places = fit.check(tensors, config, format)
         ignored = [n for n in tensors if n not in places]
         narrow = sorted({tensors[n].type for n in places} & {"float16", "bfloat16"})
-    clues = _clues(found, raw, contents)
+    clues = dataclasses.replace(_clues(found, raw, contents), own=None if wanted else own)
     notes: tuple[str, ...] = ()
     chosen = wanted
     if chosen is None:
