@@ -56,9 +56,9 @@ def test_panoptic(name, lax):
         assert differing(ids, expected[map_name]) <= tolerance.POSTPROCESS_PIXELS
 
 
-def ranked(scores, queries):
+def ranked(scores, categories, queries):
     """Best first; empty masks all score 0, and sorting leaves their order open."""
-    return np.lexsort((np.asarray(queries), -np.asarray(scores)))
+    return np.lexsort((np.asarray(categories), np.asarray(queries), -np.asarray(scores)))
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,8 @@ def test_instance(name):
         bits = np.unpackbits(expected[f"inst_masks_{i}"])[: found.masks.numel()]
         named = ("scores", "classes", "query")
         scores, categories, queries = (expected[f"inst_{name}_{i}"] for name in named)
-        ours, theirs = ranked(found.scores, found.queries), ranked(scores, queries)
+        ours = ranked(found.scores, found.categories, found.queries)
+        theirs = ranked(scores, categories, queries)
         assert np.abs(found.scores[ours].numpy() - scores[theirs]).max() <= (
             tolerance.POSTPROCESS_SCORE
         )
