@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from m2f.config import Preprocess
+from m2f.bundle import InputProfile, Range
+from m2f.config import Preprocess, Task
 from m2f.errors import MissingDependency, UsageError
 
 if TYPE_CHECKING:
+    from m2f.models.checkpoint import Checkpoint
     from m2f.models.mask2former import Mask2Former
+    from m2f.runtime.session import Session
 
 
 class TorchBackend:
@@ -75,8 +78,30 @@ class TorchBackend:
         """Lets go of the model."""
         self._model = None
 
+    @classmethod
+    def from_checkpoint(
+        cls, checkpoint: Checkpoint, *, threads: int | None = None
+    ) -> TorchBackend:
+        """The model of a checkpoint that `m2f.models.checkpoint.read` gave."""
+        from m2f.models.mask2former import model_from_weights
+
+        model = model_from_weights(checkpoint.config, checkpoint.weights)
+        return cls(model, checkpoint.metadata.preprocess, threads=threads)
+
     def __enter__(self) -> TorchBackend:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def session_from_checkpoint(
+    checkpoint: Checkpoint, *, threads: int | None = None, task: Task | None = None
+) -> Session:
+    """A session like that of an exported bundle of any size, run by PyTorch."""
+    from m2f.runtime.session import Session
+
+    sides = Range(min=1, max=1 << 15)
+    profile = InputProfile(batch=Range(min=1, max=8), height=sides, width=sides)
+    backend = TorchBackend.from_checkpoint(checkpoint, threads=threads)
+    return Session(backend, checkpoint.metadata, profile, task=task)

@@ -182,7 +182,9 @@ def _rgb_from_pillow(image: Image.Image, what: str) -> Pixels:
 def _upright(image: Image.Image) -> Image.Image:
     """Turns the image as EXIF says; damaged EXIF, which viewers ignore too, turns nothing."""
     try:
-        return ImageOps.exif_transpose(image)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            return ImageOps.exif_transpose(image)
     except _DAMAGE:
         return image
 

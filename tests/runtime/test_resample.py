@@ -54,9 +54,9 @@ def test_rows_at_a_time_equal_all_rows(monkeypatch):
     x = planes(3, 21, 33)
     resampler = between((21, 33), (64, 50))
     whole = resampler.resize(x)
-    monkeypatch.setattr(resample, "BLOCK_FLOATS", 3 * 50 * 7)
+    monkeypatch.setattr(resample, "BLOCK_FLOATS", 3 * 50 * 9)
     parts = list(resampler.parts(3))
-    assert len(parts) == 10  # 64 rows, 7 at a time
+    assert len(parts) == 8  # 64 rows, 9 at a time
     for part in parts:
         window = resampler.rows.window(part)
         piece = resampler.resize(x[:, window], part, first_row=window.start)

@@ -114,9 +114,8 @@ def test_a_backend_of_ones_own(bundle):
         closed = False
 
         def run(self, image, image_size):
-            masks = np.full(
-                (len(image), 3, image.shape[1] // 4, image.shape[2] // 4), -9.0, "f4"
-            )
+            n, h, w, _ = image.shape
+            masks = np.full((n, 3, h // 4, w // 4), -9.0, np.float32)
             masks[:, 1] = 9
             classes = np.zeros((n, 3, 4), np.float32)
             classes[:, range(3), range(3)] = 9
