@@ -4,6 +4,9 @@ It is small enough to ship and to train on a laptop's CPU, and it has really lea
 the drawn scenes of `m2f.train.scenes`, and a handful of photographs that it knows by heart.
 """
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import numpy as np
 import torch
 
@@ -20,7 +23,7 @@ from m2f.models.mask2former import network_input
 from m2f.models.matcher import Target
 from m2f.train import photographs, scenes
 from m2f.train.scenes import Scene
-from m2f.train.trainer import Batch, Recipe
+from m2f.train.trainer import Batch, Recipe, Trainer
 
 CATEGORIES: tuple[Category, ...] = scenes.CATEGORIES + photographs.CATEGORIES
 
@@ -94,3 +97,16 @@ def target_from_scene(scene: Scene, valid: tuple[int, int]) -> Target:
     seen = masks.flatten(1).any(1)
     classes = torch.tensor([_INDEX[name] for name in scene.names], dtype=torch.int64)
     return Target(classes[seen], masks[seen])
+
+
+def train(folder: Path, *, until: int | None = None) -> Iterator[dict[str, float]]:
+    """Trains the sample model, or goes on doing so.
+
+    Args:
+        folder: Of the run's checkpoint and loss curve.
+        until: Stop before this step; default: train to the end.
+
+    Yields:
+        Each step's record.
+    """
+    yield from Trainer(CONFIG, RECIPE, batch, folder).run(until=until)
