@@ -36,6 +36,10 @@ class ImageError(M2FError):
     """A file is not an image, or its pixels cannot be used."""
 
 
+class DataError(M2FError):
+    """Annotations are wrong, or do not fit their images or the model's categories."""
+
+
 class ExportError(M2FError):
     """A model cannot be written as asked."""
 
