@@ -38,6 +38,8 @@ class PixelLessons(nn.Module):
             targets: One per image.
         """
         owners = segment_map(targets, (mask_features.shape[2], mask_features.shape[3]))
+        if not owners.any():  # a mean over no cell would be NaN
+            return mask_features.sum() * 0
         wanted = torch.full_like(owners, -1)
         for i, target in enumerate(targets):
             classes = torch.cat([torch.tensor([-1]), target.classes])
@@ -71,7 +73,5 @@ def _contrast(features: Tensor, owners: Tensor) -> Tensor:
     absent = member.sum(1) == 0
     absent[:, 0] = True  # void is not a segment
     likeness = likeness.masked_fill(absent[:, None], -1e4)[..., 1:]
-    if not likeness.numel():
-        return features.sum() * 0
     wanted = owners.flatten() - 1
     return F.cross_entropy(likeness.flatten(0, 1), wanted, ignore_index=-1)

@@ -45,9 +45,9 @@ METADATA = Metadata(
     preprocess=PREPROCESS,
 )
 
-RECIPE = Recipe(steps=7_000, falls_from=0.6, bfloat16=True)
+RECIPE = Recipe(steps=8_400, falls_from=0.6, bfloat16=True)
 BATCH = 8
-GROWS = 4500
+GROWS = 5500
 """Step from which images are larger."""
 SMALL = ((128, 128), (128, 128), (128, 160), (160, 128))
 LARGE = ((160, 160), (160, 160), (160, 192), (192, 160), (160, 256))
