@@ -17,7 +17,7 @@ MAX_SIDE = 1 << 16
 
 def size(text: str) -> tuple[int, int]:
     """Reads "512x1024" as height and width, "512" as a square."""
-    match = re.fullmatch(r"\s*(\d{1,9})(?:\s*[xX*,]\s*(\d{1,9}))?\s*", text)
+    match = re.fullmatch(r"\s*([0-9]{1,9})(?:\s*[xX*,]\s*([0-9]{1,9}))?\s*", text)
     if match is None:
         raise typer.BadParameter(f"{text!r} is not a size; write HEIGHTxWIDTH, e.g. 512x1024")
     height = int(match[1])
@@ -31,7 +31,7 @@ def size(text: str) -> tuple[int, int]:
 
 def batch(text: str) -> Range:
     """Reads "4" as always four, "1:8" as from one to eight."""
-    match = re.fullmatch(r"\s*(\d{1,6})(?:\s*(?::|\.\.)\s*(\d{1,6}))?\s*", text)
+    match = re.fullmatch(r"\s*([0-9]{1,6})(?:\s*(?::|\.\.)\s*([0-9]{1,6}))?\s*", text)
     if match is None:
         raise typer.BadParameter(f"{text!r} is not a batch; write a number or e.g. 1:8")
     least = int(match[1])

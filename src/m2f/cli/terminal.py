@@ -137,16 +137,21 @@ def working(message: str) -> Iterator[Callable[[str], None]]:
     """Shows what is being done while it lasts; only on a terminal.
 
     Yields:
-        Replaces the message.
+        Replaces the message. A "note: ..." does not replace it but stays, terminal or not.
     """
-    console = _console(stderr=True)
-    if not console.is_terminal:
-        yield lambda _message: None
-        return
     from rich.markup import escape
 
-    with console.status(escape(message)) as status:
-        yield lambda text: status.update(escape(text))
+    console = _console(stderr=True)
+    status = console.status(escape(message)) if console.is_terminal else None
+
+    def update(text: str) -> None:
+        if text.startswith("note: "):
+            say(f"m2f: {text}")
+        elif status is not None:
+            status.update(escape(text))
+
+    with status or contextlib.nullcontext():
+        yield update
 
 
 @contextlib.contextmanager
