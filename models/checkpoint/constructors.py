@@ -12,6 +12,7 @@ from m2f.models.checkpoint.stored import (
     Storage,
     StoredTensor,
     contiguous,
+    shown,
     sizes,
 )
 
@@ -81,7 +82,7 @@ def _dtype(code: Any, *_: Any) -> DType:
     text = code if isinstance(code, str) else "unknown"
     order, plain = (text[0], text[1:]) if text[:1] in "<>=|" else ("<", text)
     kinds = {"O": "Python objects", "O8": "Python objects"}
-    return DType(_CODES.get(plain, kinds.get(plain, f"NumPy {plain:.20}")), order)
+    return DType(_CODES.get(plain, kinds.get(plain, f"NumPy {shown(plain, 20)}")), order)
 
 
 def _array(shape: Any, dtype: Any, raw: Any, *, fortran: bool = False) -> StoredTensor:
@@ -113,7 +114,7 @@ def _scalar(dtype: Any, raw: Any = b"") -> Any:
 def _encode(text: Any, encoding: Any = "utf-8") -> bytes:
     """Bytes in pickles of protocol 2, which has none, are Latin-1 text to be encoded."""
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
-        raise Refused(f"asks for the codec {encoding!s:.100}, which no checkpoint needs")
+        raise Refused(f"asks for the codec {shown(encoding, 30)}, which no checkpoint needs")
     return text.encode("latin-1")
 
 

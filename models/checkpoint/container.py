@@ -12,7 +12,7 @@ from typing import Any
 
 from m2f.errors import CheckpointError, MissingFile
 from m2f.models.checkpoint import pickles, safetensors_file, torch_file
-from m2f.models.checkpoint.stored import Malformed, StoredTensor
+from m2f.models.checkpoint.stored import Malformed, StoredTensor, shown
 
 _WEIGHTS = ("model", "state_dict", "model_state_dict", "model_state", "module", "weights")
 """Where training programs put the weights, most common first."""
@@ -103,7 +103,7 @@ def _weights(root: Any) -> tuple[dict[str, StoredTensor], Mapping[Any, Any]]:
             return found, {k: v for k, v in root.items() if k != key}
     if found := _tensors(root):
         return found, {k: v for k, v in root.items() if not isinstance(v, StoredTensor)}
-    keys = ", ".join(f"{key!s:.30}" for key in list(root)[:8])
+    keys = ", ".join(shown(key, 30) for key in list(root)[:8])
     raise Malformed(f"holds no weights (its keys: {keys or 'none'})")
 
 

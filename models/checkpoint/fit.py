@@ -11,7 +11,7 @@ from m2f.errors import CheckpointError
 from m2f.models.checkpoint import names
 from m2f.models.checkpoint.names import Place
 from m2f.models.checkpoint.shapes import Shape
-from m2f.models.checkpoint.stored import FLOATS, Array, Malformed, StoredTensor
+from m2f.models.checkpoint.stored import FLOATS, Array, Malformed, StoredTensor, shown
 
 _LISTED = 20
 """Weights of each kind of problem that a message names; all are counted."""
@@ -49,7 +49,7 @@ def check(
     places = names.layout(config, format)
     missing = [f"{n} {list(p.shape)}" for n, p in places.items() if n not in tensors]
     unexpected = [
-        f"{ascii(n)[1:-1]:.150} {list(t.shape)}"
+        f"{shown(n)} {list(t.shape)}"
         for n, t in tensors.items()
         if n not in places and not names.is_ignored(n)
     ]

@@ -26,7 +26,7 @@ from m2f.models.checkpoint.constructors import (
     PickledArray,
     Refused,
 )
-from m2f.models.checkpoint.stored import Malformed
+from m2f.models.checkpoint.stored import Malformed, shown
 
 
 class Stream(Protocol):
@@ -41,7 +41,8 @@ _INERT = re.compile(
     r"(addict|argparse|datetime|detectron2|fvcore|iopath|lightning|lightning_fabric|mmcv|mmdet|"
     r"mmengine|mmseg|omegaconf|pathlib|pytorch_lightning|yacs)\..+"
     r"|builtins\.(bool|complex|float|frozenset|int|list|object|range|set|slice|str|tuple)"
-    r"|copyreg\.(_reconstructor|__newobj__)|collections\.deque|torch\.(Size|device)"
+    r"|copyreg\.(_reconstructor|__newobj__)|collections\.deque|torch\.(Size|device|Tensor)"
+    r"|torch\.nn\.parameter\.(Parameter|Buffer)"
     r"|numpy\.(bool_|float16|float32|float64|int32|int64|str_|uint8)"
     r"|types\.SimpleNamespace|typing\.Any"
 )
@@ -97,7 +98,7 @@ def load(
     try:
         return machine.run(stream)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as problem:
-        raise Malformed(f"is a truncated or corrupt pickle ({problem!s:.200})") from problem
+        raise Malformed(f"is a truncated or corrupt pickle ({shown(problem)})") from problem
     except (MemoryError, RecursionError) as problem:
         raise Malformed("is a corrupt pickle that asks for more than it holds") from problem
 
@@ -224,13 +225,13 @@ class _Machine:
         if not isinstance(module, str) or not isinstance(name, str):
             raise Malformed("is a corrupt pickle (a name that is no text)")
         if len(module) + len(name) > _LONGEST_NAME:
-            raise Refused(f"contains the endless name {module:.50}.{name:.50}; refused")
+            raise Refused(f"contains the endless name {shown(module, 50)}...; refused")
         for old, new in _RENAMED:
             module = old.sub(new, module)
         found = Global(module, name)
         if found in self.calls or _INERT.fullmatch(str(found)):
             return found
-        raise Refused(f"contains {found!s:.100}, which could run code; refused")
+        raise Refused(f"contains {shown(found)}, which could run code; refused")
 
     def call(self, callee: Any, arguments: Any) -> Any:
         if not isinstance(arguments, tuple):

@@ -17,7 +17,7 @@ from m2f.models import presets
 from m2f.models.checkpoint import fit, hugging_face, metadata, names, recognise
 from m2f.models.checkpoint.container import Contents, open_file
 from m2f.models.checkpoint.metadata import Clues
-from m2f.models.checkpoint.stored import Array, StoredTensor
+from m2f.models.checkpoint.stored import Array, StoredTensor, shown
 
 _SUFFIXES = {".pkl", ".pth", ".pt", ".bin", ".safetensors", ".onnx", ".json"}
 
@@ -206,7 +206,8 @@ def _notes(
         heads = config.transformer_decoder.heads
         yield f"the number of attention heads, {heads}, is assumed: no weight shows it"
     if ignored:
-        yield f"{len(ignored)} tensors that are no weights were ignored, e.g. {ignored[0]}"
+        example = shown(ignored[0])
+        yield f"{len(ignored)} tensors that are no weights were ignored, e.g. {example}"
     if narrow:
         yield f"{' and '.join(narrow)} weights were widened to float32, which loses nothing"
 

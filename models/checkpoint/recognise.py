@@ -18,6 +18,7 @@ from m2f.config import (
 )
 from m2f.errors import CheckpointError, UsageError
 from m2f.models.checkpoint.shapes import Shape
+from m2f.models.checkpoint.stored import shown
 
 Shapes = Mapping[str, Shape]
 
@@ -65,9 +66,9 @@ def format_of(names: Iterable[str]) -> Convention:
             raise CheckpointError(
                 f"is not a Mask2Former, it looks like {what}; give a file of a Mask2Former"
             )
-    shown = ", ".join(ascii(name)[1:61] for name in names[:3])
+    first = ", ".join(shown(name, 60) for name in names[:3])
     raise CheckpointError(
-        f"is not a Mask2Former: its {len(names)} weights have foreign names ({shown}...)"
+        f"is not a Mask2Former: its {len(names)} weights have foreign names ({first}...)"
     )
 
 

@@ -19,6 +19,7 @@ from m2f.models.checkpoint.stored import (
     Storage,
     StoredTensor,
     contiguous,
+    shown,
     sizes,
 )
 
@@ -90,7 +91,7 @@ def _header_size(data: memoryview) -> int:
 
 def _tensor(entry: Any, data: memoryview) -> StoredTensor:
     try:
-        type_ = _TYPES.get(entry["dtype"], str(entry["dtype"])[:20])
+        type_ = _TYPES.get(entry["dtype"], shown(entry["dtype"], 20))
         shape = sizes(entry["shape"])
         begin, end = sizes(entry["data_offsets"])
     except (KeyError, TypeError, ValueError) as problem:

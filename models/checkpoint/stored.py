@@ -133,6 +133,11 @@ class StoredTensor:
             raise Malformed(f"needs {needed} elements, the file holds {available} for it")
 
 
+def shown(text: object, width: int = 100) -> str:
+    """Text from a file as it may be printed: cut, and without control characters."""
+    return ascii(str(text)[:width])[1:-1]
+
+
 def sizes(value: Any) -> tuple[int, ...]:
     """Checks numbers from a file that are to be a shape, strides or an offset.
 

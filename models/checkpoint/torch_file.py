@@ -19,7 +19,7 @@ from typing import IO, Any, Literal, cast
 from m2f.models.checkpoint import pickles
 from m2f.models.checkpoint.constructors import PLAIN, Calls, Global, Opaque
 from m2f.models.checkpoint.pickles import Stream
-from m2f.models.checkpoint.stored import TYPES, Malformed, Storage, StoredTensor, sizes
+from m2f.models.checkpoint.stored import TYPES, Malformed, Storage, StoredTensor, shown, sizes
 
 LEGACY_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 """The first pickle of a legacy file: 0x1950a86a20f9469cfc6c, in protocol 2."""
@@ -91,7 +91,7 @@ def read_zip(data: memoryview, stream: Stream) -> Any:
         type_, name, _ = _storage_id(key)
         record = f"{prefix}data/{name}"
         if record not in records:
-            raise Malformed(f"is incomplete: it has no record {record:.100}")
+            raise Malformed(f"is incomplete: it has no record {shown(record)}")
         if name not in storages:
             storages[name] = Storage(records[record], order)
         return _TypedStorage(storages[name], type_)
@@ -169,7 +169,7 @@ def _records(data: memoryview, stream: Stream) -> Mapping[str, Callable[[], memo
             infos = archive.infolist()
     except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as problem:
         raise Malformed(
-            f"is a truncated or corrupt zip archive ({problem!s:.100})"
+            f"is a truncated or corrupt zip archive ({shown(problem)})"
         ) from problem
     except struct.error as problem:
         raise Malformed("is a corrupt zip archive") from problem
@@ -178,7 +178,7 @@ def _records(data: memoryview, stream: Stream) -> Mapping[str, Callable[[], memo
 
 def _reader(data: memoryview, info: zipfile.ZipInfo) -> Callable[[], memoryview]:
     def read() -> memoryview:
-        name = f"{info.filename:.100}"
+        name = shown(info.filename)
         if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
             raise Malformed(f"has a compressed record {name}, which torch.save never writes")
         start = info.header_offset + 30

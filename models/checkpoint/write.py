@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import collections
-import contextlib
-import json
-import os
 import pickle
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
 from m2f.bundle import disk_errors
-from m2f.config import Convention, Metadata, ModelConfig
+from m2f.config import Convention, Metadata, ModelConfig, SwinConfig
 from m2f.errors import CheckpointError, MissingDependency, UsageError
+from m2f.files import replacing, write_json
 from m2f.models.checkpoint import fit, hugging_face, names, safetensors_file
 from m2f.models.checkpoint.recognise import config_of
 from m2f.models.checkpoint.shapes import weight_shapes
@@ -46,18 +44,16 @@ def write_hf(
     folder = Path(folder)
     described = hugging_face.json_from_model(config, metadata)
     tensors = _renamed(weights, config, "hf")
-    loss = np.ones(config.classes + 1, np.float32)
-    loss[-1] = _NO_OBJECT_WEIGHT
-    tensors["criterion.empty_weight"] = loss
+    tensors |= _unused(tensors, config)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder}: exists and is not empty; choose another name")
     with disk_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
-            _write_json(described, work / hugging_face.CONFIG)
+            write_json(work / hugging_face.CONFIG, described)
             preprocess = hugging_face.json_from_preprocess(metadata.preprocess)
-            _write_json(preprocess, work / hugging_face.PREPROCESSOR)
+            write_json(work / hugging_face.PREPROCESSOR, preprocess)
             with (work / hugging_face.WEIGHTS).open("wb") as stream:
                 safetensors_file.write(tensors, stream)
             work.chmod(0o755)
@@ -92,7 +88,7 @@ def write_official(
     # Without this version, upstream's loader takes the names for those of its first release,
     # changes them, and leaves the pixel decoder untrained.
     state._metadata = {"sem_seg_head": {"version": 2}}
-    with _replacing(path) as stream:
+    with replacing(path) as stream:
         if path.suffix == ".pth":
             _save_torch(state, stream)
         else:
@@ -165,22 +161,19 @@ def _renamed(
     return out
 
 
-def _write_json(value: Mapping[str, Any], path: Path) -> None:
-    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-    path.write_text(text, encoding="utf-8")
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file that takes the place of ``path`` when it is complete."""
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        work = Path(name)
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                yield stream
-            work.chmod(0o644)
-            work.replace(path)
-        finally:
-            work.unlink(missing_ok=True)
+def _unused(tensors: Mapping[str, Array], config: ModelConfig) -> dict[str, Array]:
+    """What transformers expects in a file although inference needs none of it."""
+    loss = np.ones(config.classes + 1, np.float32)
+    loss[-1] = _NO_OBJECT_WEIGHT
+    out: dict[str, Array] = {"criterion.empty_weight": loss}
+    if isinstance(config.backbone, SwinConfig):
+        # Since version 5, which keeps the classification model's last normalisation.
+        channels = config.backbone.channels[-1]
+        name = "model.pixel_level_module.encoder.swin.layernorm"
+        out[f"{name}.weight"] = np.ones(channels, np.float32)
+        out[f"{name}.bias"] = np.zeros(channels, np.float32)
+    for name in tensors:
+        if name.endswith(".running_mean"):
+            steps = name.removesuffix("running_mean") + "num_batches_tracked"
+            out[steps] = np.zeros((), np.int64)
+    return out
