@@ -14,8 +14,8 @@ import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -239,13 +239,13 @@ def writing(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
             raise UsageError(f"{path}: exists and is not a bundle; choose another name")
         if not overwrite:
             raise UsageError(f"{path}: exists; pass --overwrite to replace this bundle")
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    # Named before it is made, so that no interruption can come between making and minding it.
+    work = path.parent / f".{path.name}.{secrets.token_hex(4)}"
     try:
         with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            work.mkdir()
             yield work
-            work.chmod(0o755)
             _move(work, path)
     finally:
         shutil.rmtree(work, ignore_errors=True)

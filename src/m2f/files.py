@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -23,17 +22,17 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         DiskError: The place cannot be written to, or the disk is full.
     """
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as stream:
+    # Named before it is made, so that no interruption can come between making and minding it.
+    work = path.parent / f".{path.name}.{secrets.token_hex(4)}"
+    try:
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with work.open("xb") as stream:
                 yield stream
-            Path(name).chmod(0o644)
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+            work.replace(path)
+    finally:
+        with contextlib.suppress(OSError):
+            work.unlink()
 
 
 def write_json(path: Path, value: Any) -> None:

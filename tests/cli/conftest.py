@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from m2f.bundle import Range
 from m2f.cli import app
 from m2f.config import (
     ModelConfig,
@@ -15,6 +16,7 @@ from m2f.config import (
     ResNetConfig,
     TransformerDecoderConfig,
 )
+from m2f.export import Options, export
 from m2f.models.checkpoint import write_official
 from tests.weights import synthetic
 
@@ -26,6 +28,7 @@ TINY = ModelConfig(
     ),
     classes=3,
 )
+OPTIONS = Options(batch=Range(min=1, max=2))
 
 
 @pytest.fixture
@@ -66,11 +69,8 @@ def checkpoint(tmp_path_factory):
 @pytest.fixture(scope="session")
 def exported(checkpoint, tmp_path_factory):
     """Not to be changed; see `bundle`."""
-    from m2f.bundle import Range
-    from m2f.export import Options, export
-
     out = tmp_path_factory.mktemp("bundle") / "tiny.m2f"
-    export(checkpoint, out, options=Options(batch=Range(min=1, max=2)))
+    export(checkpoint, out, options=OPTIONS)
     return out
 
 

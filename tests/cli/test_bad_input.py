@@ -250,8 +250,8 @@ def test_place_that_cannot_be_written(refused, checkpoint, exported, photo, tmp_
     """Also for root, whom permissions do not stop."""
     (tmp_path / "file").write_text("in the way")
     out = place.format(tmp=tmp_path)
-    refused("export", checkpoint, "-o", out, code=3)
-    refused("run", exported, photo, "-o", out, code=3)
+    assert "cannot be written" in refused("export", checkpoint, "-o", out, code=3)
+    assert "cannot be written" in refused("run", exported, photo, "-o", out, code=3)
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
