@@ -25,7 +25,8 @@ from m2f.evaluate.truth import InstanceTruth, Truth
 from m2f.runtime.masks import Mask
 from m2f.runtime.results import Prediction
 
-_NAMES = tuple("AP AP50 AP75 APs APm APl AR1 AR10 AR100 ARs ARm ARl".split())
+_NAMES: tuple[str, ...] = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+_NAMES += ("AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 """COCOeval.stats, in its order; s, m and l are areas below 32^2, below 96^2, and above."""
 
 

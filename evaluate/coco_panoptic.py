@@ -59,8 +59,8 @@ class CocoPanoptic:
         for number, entry in enumerate(annotations.entries):
             where = f"{file}: annotation {number}"
             image: ImageId = entry["image_id"]
-            label = need(entry, "file_name", str, where)
             need(entry, "segments_info", list, f"{where} (is this a panoptic file?)")
+            label = need(entry, "file_name", str, where)
             key = str(annotations.images[image]["file_name"])
             if key in entries:
                 raise DataError(f"{where}: image {image!r} is annotated twice")

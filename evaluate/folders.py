@@ -42,14 +42,16 @@ class LabelConvention:
     label_ending: str = ""
 
 
-def _cityscapes(name: str, values: Sequence[int], void: Collection[int]) -> LabelConvention:
+def _cityscapes(
+    name: str, ending: str, values: Sequence[int], void: Collection[int]
+) -> LabelConvention:
     return LabelConvention(
-        name=f"cityscapes-{name.lower()}",
+        name=name,
         categories=CITYSCAPES,
         values=tuple(values),
         void=frozenset(void),
         image_ending="_leftImg8bit",
-        label_ending=f"_gtFine_{name}",
+        label_ending=ending,
     )
 
 
@@ -67,9 +69,14 @@ CONVENTIONS: Mapping[str, LabelConvention] = {
         ),
         # As detectron2's preparation script writes them ("reduce zero").
         LabelConvention(name="ade20k-reduced", categories=ADE20K, values=tuple(range(150))),
-        _cityscapes("labelTrainIds", range(19), (255,)),
+        _cityscapes("cityscapes-trainids", "_gtFine_labelTrainIds", range(19), (255,)),
         # labels.py of cityscapesScripts: 34 ids, of which 19 are evaluated.
-        _cityscapes("labelIds", _CITYSCAPES_IDS, set(range(34)).difference(_CITYSCAPES_IDS)),
+        _cityscapes(
+            "cityscapes-labelids",
+            "_gtFine_labelIds",
+            _CITYSCAPES_IDS,
+            set(range(34)).difference(_CITYSCAPES_IDS),
+        ),
         # Vistas v1.2: 65 is "Unlabeled".
         LabelConvention(
             name="mapillary",

@@ -39,8 +39,9 @@ class CategoryMap:
         model_index: Per category of the data set: the model's class index, None if it has
             no such class.
         model_categories: The model's.
-        by_id: How many were matched by id.
+        by_id: How many were matched by id, names agreeing.
         by_name: "data set's name (id) = model's id" of those matched by name alone.
+        by_id_alone: "data set's name (id) = model's name" of those whose names differ.
         missing: Names of categories that the model lacks.
         ignored: Names of the model's categories that the data set lacks; what is predicted
             as one of them counts as nothing.
@@ -52,6 +53,7 @@ class CategoryMap:
     model_categories: tuple[Category, ...]
     by_id: int
     by_name: tuple[str, ...]
+    by_id_alone: tuple[str, ...]
     missing: tuple[str, ...]
     ignored: tuple[str, ...]
     other_kind: tuple[str, ...]
@@ -73,6 +75,7 @@ class CategoryMap:
         return {
             "matched_by_id": self.by_id,
             "matched_by_name": list(self.by_name),
+            "matched_by_id_alone": list(self.by_id_alone),
             "missing_in_model": list(self.missing),
             "missing_in_data": list(self.ignored),
             "thing_or_stuff_differs": list(self.other_kind),
@@ -96,7 +99,8 @@ def match(
         known = some([f"{c.name} ({c.id})" for c in model])
         raise DataError(
             f"the model lacks {len(missing)} of the data set's {len(data)} categories: "
-            f"{names}; it knows {known}; match by ids if only names differ, or allow missing ones"
+            f"{names}; it knows {known}; match by ids if only the names differ, or allow "
+            "missing ones"
         )
     pairs = [
         (c, model[index]) for c, index in zip(data, found, strict=True) if index is not None
@@ -106,8 +110,13 @@ def match(
         categories=tuple(data),
         model_index=tuple(found),
         model_categories=tuple(model),
-        by_id=sum(a.id == b.id for a, b in pairs),
+        by_id=sum(a.id == b.id and _plain(a.name) == _plain(b.name) for a, b in pairs),
         by_name=tuple(f"{a.name} ({a.id}) = {b.id}" for a, b in pairs if a.id != b.id),
+        by_id_alone=tuple(
+            f"{a.name} ({a.id}) = {b.name}"
+            for a, b in pairs
+            if _plain(a.name) != _plain(b.name)
+        ),
         missing=tuple(c.name for c in missing),
         ignored=tuple(c.name for i, c in enumerate(model) if i not in used),
         other_kind=tuple(a.name for a, b in pairs if a.is_thing != b.is_thing),

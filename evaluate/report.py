@@ -78,6 +78,10 @@ class Report:
             texts.append(
                 f"{len(mapping.by_name)} categories were matched by name, their ids differ"
             )
+        if mapping.by_id_alone:
+            texts.append(
+                f"{len(mapping.by_id_alone)} categories were matched by id, their names differ"
+            )
         if mapping.missing:
             texts.append(
                 f"the model lacks {len(mapping.missing)} categories, which count as missed: "

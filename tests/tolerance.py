@@ -45,3 +45,7 @@ POSITION_MAX = 1e-6
 
 STATED_DIGITS = 1.01
 """stats.json states noise floors with three digits."""
+
+IOU_SUM = 1e-12
+"""Two float64 sums of n <= 90 IoUs, each at most 1, in different orders: the k-th addition
+rounds by at most k 2^-53, so that the sums differ by at most n^2 2^-53 = 9e-13."""

@@ -15,6 +15,7 @@ import typer
 from m2f.cli.check import check
 from m2f.cli.demo import demo
 from m2f.cli.doctor import doctor
+from m2f.cli.evaluate import eval
 from m2f.cli.export import export
 from m2f.cli.inspect import inspect
 from m2f.cli.run import run
@@ -26,7 +27,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
-for verb in (export, run, check, inspect, doctor, demo):
+for verb in (export, run, check, eval, inspect, doctor, demo):
     app.command()(verb)
 
 
