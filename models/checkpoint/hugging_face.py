@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -176,7 +177,11 @@ def labels_from_json(raw: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def metadata_from_json(raw: Mapping[str, Any], classes: int) -> Metadata | None:
-    """What `write_hf` put into a config that transformers has no words for; None if nothing.
+    """What `write_hf` put into a config that transformers has no words for.
+
+    Returns:
+        None if there is nothing, or if the classes have changed since: transformers carries
+        the key along when somebody trains further on another data set.
 
     Raises:
         CheckpointError: It is malformed, or is about another number of classes.
@@ -187,6 +192,9 @@ def metadata_from_json(raw: Mapping[str, Any], classes: int) -> Metadata | None:
         metadata = config_from_json(Metadata, raw[METADATA], where=METADATA)
     except UsageError as problem:
         raise CheckpointError(str(problem)) from problem
+    labels = labels_from_json(raw)
+    if labels and labels != tuple(category.name for category in metadata.categories):
+        return None
     if len(metadata.categories) != classes:
         raise CheckpointError(
             f"has {classes} classes, but {METADATA} describes {len(metadata.categories)}"
@@ -210,6 +218,8 @@ def preprocess_from_json(raw: Mapping[str, Any]) -> Preprocess:
     mean = raw.get("image_mean", (0.485, 0.456, 0.406)) if normalises else (0.0, 0.0, 0.0)
     std = raw.get("image_std", (0.229, 0.224, 0.225)) if normalises else (1.0, 1.0, 1.0)
     scale = _scaled(mean, factor), _scaled(std, factor)
+    if min(scale[1]) <= 0:
+        raise CheckpointError(f"has image_std = {std!r:.60}, which is not positive")
     if not raw.get("do_resize", True):
         return Preprocess(resize="none", mean=scale[0], std=scale[1])
     size = raw.get("size", {})
@@ -363,7 +373,8 @@ def _require(raw: Mapping[str, Any], fixed: Mapping[str, Any], where: str) -> No
 
 
 def _number(raw: Mapping[str, Any], key: str, default: int) -> int:
-    value = raw.get(key, default)
+    value = raw.get(key)
+    value = default if value is None else value
     if type(value) is not int or not 0 < value <= _LARGEST:
         raise CheckpointError(f"has {key} = {value!r:.40}, which is no size")
     return value
@@ -379,9 +390,10 @@ def _four(raw: Mapping[str, Any], key: str, default: Any) -> tuple[int, int, int
 
 def _scaled(values: Any, factor: float) -> tuple[float, float, float]:
     """Per-channel numbers for pixels 0..255; rounded, as files often hold float32 digits."""
-    if not isinstance(values, (list, tuple)) or len(values) != 3:
-        raise CheckpointError(
-            f"has mean or standard deviation {values!r:.60}, not three numbers"
-        )
-    red, green, blue = (round(float(v) / factor, 4) for v in values)
+    is_list = isinstance(values, (list, tuple)) and len(values) == 3
+    if not is_list or not all(isinstance(v, (int, float)) for v in values):
+        raise CheckpointError(f"has mean or deviation {values!r:.60}, not three numbers")
+    red, green, blue = (round(v / factor, 4) for v in values)
+    if not all(math.isfinite(v) for v in (red, green, blue)):
+        raise CheckpointError(f"has mean or deviation {values!r:.60}, which is not finite")
     return red, green, blue

@@ -153,7 +153,7 @@ def _swin(shapes: Shapes) -> SwinConfig:
 
 
 def _pixel_decoder(shapes: Shapes) -> PixelDecoderConfig:
-    c = _size(shapes, "pixel_decoder.mask_features.weight", 1, 256)
+    c = _size(shapes, "pixel_decoder.mask_features.weight", 1, _channels(shapes))
     mask_channels = _size(shapes, "pixel_decoder.mask_features.weight", 0, 256)
     if any(name.startswith("pixel_decoder.output.0.") for name in shapes):
         return PixelDecoderConfig(
@@ -171,7 +171,7 @@ def _pixel_decoder(shapes: Shapes) -> PixelDecoderConfig:
 
 
 def _transformer_decoder(shapes: Shapes) -> TransformerDecoderConfig:
-    c = _size(shapes, "transformer_decoder.class_embed.weight", 1, 256)
+    c = _channels(shapes)
     return TransformerDecoderConfig(
         queries=_size(shapes, "transformer_decoder.query_feat.weight", 0, 100),
         layers=_count(shapes, "transformer_decoder.layers"),
@@ -179,6 +179,12 @@ def _transformer_decoder(shapes: Shapes) -> TransformerDecoderConfig:
         heads=_heads(shapes, c)[0],
         ffn=_size(shapes, "transformer_decoder.layers.0.linear1.weight", 0, 2048),
     )
+
+
+def _channels(shapes: Shapes) -> int:
+    """C of a query; whichever weight is there tells."""
+    c = _size(shapes, "transformer_decoder.query_feat.weight", 1, 256)
+    return _size(shapes, "transformer_decoder.class_embed.weight", 1, c)
 
 
 def _heads(shapes: Shapes, channels: int) -> tuple[int, int]:
