@@ -60,16 +60,16 @@ CASES = {
         {1: CAT, 2: CAT},
     ),
     "of two crowds the last forgives": case(
-        row((1, 3), (2, 3), (3, 2)),
+        row((1, 4), (2, 2), (3, 2)),
         {1: (CAT, True), 2: (CAT, True), 3: SKY},
-        row((1, 3), (2, 3), (3, 2)),
-        {1: CAT, 2: CAT, 3: SKY},
+        row((1, 2), (2, 2), (3, 2), (4, 2)),
+        {1: CAT, 2: CAT, 3: CAT, 4: SKY},
     ),
     "the last is by order, not by id": case(
-        row((1, 3), (2, 3), (3, 2)),
+        row((1, 4), (2, 2), (3, 2)),
         {2: (CAT, True), 1: (CAT, True), 3: SKY},
-        row((1, 3), (2, 3), (3, 2)),
-        {1: CAT, 2: CAT, 3: SKY},
+        row((1, 2), (2, 2), (3, 2), (4, 2)),
+        {1: CAT, 2: CAT, 3: CAT, 4: SKY},
     ),
     "crowd and void together": case(
         row((1, 2), (0, 2), (2, 4)), {1: (CAT, True), 2: SKY}, row((1, 7), (0, 1)), {1: CAT}
