@@ -2,7 +2,10 @@
 
 import gzip
 import json
+import os
 import pickle
+import subprocess
+import sys
 import zlib
 
 import numpy as np
@@ -271,3 +274,21 @@ def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch, write):
     with pytest.raises(KeyboardInterrupt):
         run[write]()
     assert tiny.leftovers(tmp_path) == []
+
+
+def test_reading_needs_numpy_alone(tmp_path):
+    """The heavy libraries are imported where they are used, or not at all."""
+    write_official(tiny.weights_of(tiny.SWIN), tmp_path / "a.pkl")
+    program = (
+        "import sys; from m2f.models.checkpoint import read; read(sys.argv[1]);"
+        "print(sorted({'torch', 'safetensors', 'transformers', 'huggingface_hub'}"
+        " & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, tmp_path / "a.pkl"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "[]\n"
