@@ -50,4 +50,4 @@ def _print(report: DemoReport) -> None:
     parity = report.bundle.manifest.parity
     show(f"The exported file against PyTorch: {parity_in_words(parity)}.")
     show(f"Bundle, pictures and report.json are in {report.out}/.")
-    show(f"Next: m2f run {report.bundle.path} YOUR_IMAGES -o pictures")
+    show("Next: m2f export YOUR_CHECKPOINT -o model.m2f")
