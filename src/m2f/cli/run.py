@@ -72,23 +72,26 @@ def run(
     if json:
         show_json(report.to_json())
     else:
-        _print(report)
+        _print(report, min_score)
     if report.failed:
         say(f"m2f: {report.failed} of {len(report.images)} images failed; the rest are done")
         raise typer.Exit(1)
 
 
-def _print(report: RunReport) -> None:
+def _print(report: RunReport, min_score: float) -> None:
     rows = table("image", "segments", "most of it", "written", numbers=(1,))
     for image in report.images:
         if image.prediction is None:
             continue
+        shown = image.prediction
+        if shown.task == "instance":
+            shown = shown.above(min_score)  # as in the overlay; the files hold all
         areas: Counter[str] = Counter()
-        for segment in image.prediction.segments:
+        for segment in shown.segments:
             areas[segment.name] += segment.area
         names = ", ".join(name for name, _ in areas.most_common(SHOWN))
         written = "\n".join(str(path) for path in image.outputs)
-        rows.add_row(str(image.image), str(len(image.prediction)), names, written)
+        rows.add_row(str(image.image), str(len(shown)), names, written)
     if rows.row_count:
         show(rows)
     for path in report.outputs:
