@@ -273,13 +273,16 @@ def compare(
         image_size: int64 [N, 2].
         trace_layers: Also compare every module that both sides know by the same name.
     """
-    names: list[str] = []
-    if trace_layers:
-        known = {name.split(":")[0] for name in a.layer_names()}
-        names = [name for name in b.layer_names() if name.split(":")[0] in known]
+    names = shared_layers(a, b) if trace_layers else []
     first = a.run(image, image_size, layers=names)
     second = b.run(image, image_size, forced=first.decisions, layers=names)
     return difference(first, second)
+
+
+def shared_layers(a: Side, b: Side) -> list[str]:
+    """Modules that both sides know by the same name, in the order that b runs them."""
+    known = {name.split(":")[0] for name in a.layer_names()}
+    return [name for name in b.layer_names() if name.split(":")[0] in known]
 
 
 def difference(first: Trace, second: Trace) -> Difference:

@@ -49,3 +49,6 @@ STATED_DIGITS = 1.01
 IOU_SUM = 1e-12
 """Two float64 sums of n <= 90 IoUs, each at most 1, in different orders: the k-th addition
 rounds by at most k 2^-53, so that the sums differ by at most n^2 2^-53 = 9e-13."""
+
+MODULE_ERROR = 1e-4
+"""Relative L2 of any module's output, FP32 against FP32: as for the network's outputs."""

@@ -8,7 +8,7 @@ from m2f.models.checkpoint.names import layout
 from tests.synth_weights import synth
 
 
-@functools.lru_cache(maxsize=3)
+@functools.lru_cache(maxsize=2)
 def synthetic(config, format="official"):
     """Weights by our names, made by the goldens' rule from the names of a file format."""
     parts = {}
