@@ -52,3 +52,21 @@ rounds by at most k 2^-53, so that the sums differ by at most n^2 2^-53 = 9e-13.
 
 MODULE_ERROR = 1e-4
 """Relative L2 of any module's output, FP32 against FP32: as for the network's outputs."""
+
+ATTENTION = 8e-6
+"""One small attention in float32: sums of at most 7 products of values below 4, and a softmax
+with a relative error of 8 roundings: 4 * 4 * 8 * 2^-24."""
+
+
+def deformable(value, sampling, sizes):
+    """Bounds the absolute error of one float32 deformable attention output.
+
+    Summation of 4 * L * P products (Higham 2002, section 3.1), and the rounding of the
+    pixel coordinate, which grows with its own magnitude and moves a sample by at most twice the
+    peak per pixel and axis.
+    """
+    unit, peak = 2.0**-24, float(abs(value).max())
+    offsets = sampling.shape[-1] * 2 // 3
+    reach = float(abs(sampling[..., :offsets]).max()) + max(max(size) for size in sizes)
+    terms = 4 * sampling.shape[-1] // 6
+    return (terms + 8) * unit * peak + 2 * (4 * reach * unit) * (2 * peak)
