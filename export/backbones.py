@@ -5,18 +5,28 @@ from collections.abc import Sequence
 import numpy as np
 
 from m2f.config import ResNetConfig, SwinConfig
-from m2f.export.graph import Dim, Graph, Value
-from m2f.export.layers import batch_norm, conv, gelu, indices, layer_norm, linear
+from m2f.export.graph import Array, Dim, Graph, Value
+from m2f.export.layers import conv_batch_norm, gelu, indices, layer_norm, linear, patches
 
 Size = tuple[Dim, Dim]
 
 
-def resnet(g: Graph, config: ResNetConfig, x: Value) -> list[Value]:
-    """Normalised images [N, 3, H, W] to res2..res5."""
+def resnet(
+    g: Graph, config: ResNetConfig, x: Value, *, scale: Array | None, folds: bool
+) -> list[Value]:
+    """Images [N, 3, H, W] to res2..res5.
+
+    Args:
+        g: The graph.
+        config: Depth and widths.
+        x: The images, without their mean; normalised, if there is no ``scale``.
+        scale: What to multiply each channel of x with, [3].
+        folds: Fold batch norms into convolutions.
+    """
 
     def conv_norm(name: str, x: Value, size: int, stride: int = 1) -> Value:
-        y = conv(g, name, x, size=size, stride=stride, bias=False)
-        return batch_norm(g, f"{name}.norm", y)
+        first = scale if name.startswith("stem") else None
+        return conv_batch_norm(g, name, x, size=size, stride=stride, scale=first, fold=folds)
 
     def block(x: Value, *, stride: int, changes: bool) -> tuple[Value, Value]:
         if config.block == "bottleneck":
@@ -44,17 +54,20 @@ def resnet(g: Graph, config: ResNetConfig, x: Value) -> list[Value]:
     return features
 
 
-def swin(g: Graph, config: SwinConfig, x: Value, sizes: Sequence[Size]) -> list[Value]:
-    """Normalised images [N, 3, H, W] to res2..res5.
+def swin(
+    g: Graph, config: SwinConfig, x: Value, sizes: Sequence[Size], *, scale: Array | None
+) -> list[Value]:
+    """Images [N, 3, H, W] to res2..res5.
 
     Args:
         g: The graph.
         config: Depths, widths, window.
         x: The images; H and W are multiples of 32, so only windows ever need padding.
         sizes: Height and width of res2..res5.
+        scale: What to multiply each channel of x with, [3]; None: x is normalised.
     """
     with g.scope("patch_embed"):
-        x = conv(g, "proj", x, size=4, stride=4, padding=0)
+        x = patches(g, "proj", x, size=4, scale=scale)
         x = layer_norm(g, "norm", g.op("Transpose", x, perm=[0, 2, 3, 1]))
     features = []
     for stage, (channels, size) in enumerate(zip(config.channels, sizes, strict=True)):

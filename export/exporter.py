@@ -28,6 +28,7 @@ from m2f.bundle import (
 )
 from m2f.config import Preprocess, Task
 from m2f.errors import CheckFailed, UsageError
+from m2f.export.algebra import ALL, Algebra
 from m2f.export.graph import OPSET, Array
 from m2f.export.network import onnx_from_weights
 from m2f.export.onnx_file import save
@@ -60,6 +61,7 @@ class Options:
             preprocessing can ask for.
         batch: Images per run.
         check: Compare the file with PyTorch before keeping it.
+        algebra: Which exact rewrites to make.
         external_data: Keep the weights in a file of their own whatever their size.
         overwrite: Replace an existing bundle.
     """
@@ -70,6 +72,7 @@ class Options:
     max_size: Size | None = None
     batch: Range = ONE
     check: bool = True
+    algebra: Algebra = ALL
     external_data: bool = False
     overwrite: bool = False
 
@@ -138,6 +141,7 @@ def export(
             preprocess=preprocess,
             profile=profile,
             form=options.form,
+            algebra=options.algebra,
         )
         save(model, arrays, folder, external_data=options.external_data)
         del model, arrays
@@ -222,6 +226,7 @@ def _manifest(
         profile=profile,
         form=options.form,
         opset=OPSET,
+        algebra=options.algebra.names,
         ops=tuple(Op(domain=op.domain, name=op.name, version=op.version) for op in used),
         parity=parity,
         tools=tuple(versions),

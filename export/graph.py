@@ -93,15 +93,16 @@ class Graph:
         """
         full = self.path(name)
         if full not in self.initializers:
-            if full not in self._weights:
-                raise ExportError(f"weight {full} is missing; the checkpoint has no such array")
-            array = self._weights[full]
+            array = self.array(name)
             self.initializers[full] = np.ascontiguousarray(array.T if transposed else array)
         return full
 
     def array(self, name: str) -> Array:
         """A weight's value, by its name within the current scope, to compute with."""
-        return self._weights[self.path(name)]
+        full = self.path(name)
+        if full not in self._weights:
+            raise ExportError(f"weight {full} is missing; the checkpoint has no such array")
+        return self._weights[full]
 
     def stored(self, name: str, array: Array) -> Value:
         """Adds a weight computed here, under a name within the current scope."""
@@ -176,7 +177,7 @@ class Graph:
     ) -> list[Value]:
         """Adds a node with several outputs; else as `op`."""
         attributes = {k: v for k, v in attributes.items() if v is not None}
-        stem = self._unique(name) if name else self._numbered(kind)
+        stem = self._claimed(name) if name else self._numbered(kind)
         results = [stem] if outputs == 1 else [f"{stem}.{i}" for i in range(outputs)]
         node = helper.make_node(kind, inputs, results, name=stem, domain=domain, **attributes)
         if not domain and all(i in self._known or not i for i in inputs):
@@ -187,12 +188,12 @@ class Graph:
         self.nodes.append(node)
         return results
 
-    def _unique(self, name: str) -> str:
-        """A name within the scope; the k-th reuse of one gets ":k", as a module's k-th call."""
+    def _claimed(self, name: str) -> str:
+        """A name within the scope, which nothing else may have."""
         full = self.path(name)
-        count = self._taken.get(full, 0)
-        self._taken[full] = count + 1
-        return f"{full}:{count}" if count else full
+        assert full not in self._taken, full
+        self._taken[full] = 1
+        return full
 
     def _numbered(self, kind: str) -> str:
         """A made-up name."""

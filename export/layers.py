@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from m2f.export.graph import Dim, Graph, Value
+from m2f.export.algebra import BATCH_NORM_EPSILON, conv_from_conv_and_batch_norm
+from m2f.export.graph import Array, Dim, Graph, Value
 
-BATCH_NORM_EPSILON = 1e-5
 GROUP_NORM_EPSILON = 1e-5
 LAYER_NORM_EPSILON = 1e-5
 GROUPS = 32
@@ -23,53 +23,93 @@ def linear(g: Graph, name: str, x: Value, *, bias: bool = True, call: int = 0) -
     weight = g.weight(f"{name}.weight", transposed=True)
     if not bias:
         return g.op("MatMul", x, weight, name=name)
-    product = g.op("MatMul", x, weight, name=f"{name}.product")
-    output = f"{name}:{call}" if call else name
-    return g.op("Add", product, g.weight(f"{name}.bias"), name=output)
+    product = g.op("MatMul", x, weight)
+    return g.op("Add", product, g.weight(f"{name}.bias"), name=_called(name, call))
 
 
-def conv(
-    g: Graph,
-    name: str,
-    x: Value,
-    *,
-    size: int = 1,
-    stride: int = 1,
-    padding: int | None = None,
-    bias: bool = True,
-) -> Value:
-    """Square convolution of x [N, C, H, W]; "same" padding unless told.
+def _called(name: str, call: int) -> str:
+    """Name of a module's output when it was called ``call`` times before."""
+    return f"{name}:{call}" if call else name
+
+
+def conv(g: Graph, name: str, x: Value, *, size: int = 1, bias: bool = True) -> Value:
+    """Square convolution of x [N, C, H, W] with "same" padding.
 
     Without a bias it is one of the convolutions that hold their norm, whose output is what
     bears the module's name; its own is called ``name``.conv.
     """
-    pad = size // 2 if padding is None else padding
     inputs = [x, g.weight(f"{name}.weight")] + ([g.weight(f"{name}.bias")] if bias else [])
+    output = name if bias else f"{name}.conv"
+    return _conv(g, output, inputs, size=size, stride=1, pad=size // 2)
+
+
+def patches(g: Graph, name: str, x: Value, *, size: int, scale: Array | None) -> Value:
+    """Cuts x [N, C, H, W] into squares and projects each; ``scale`` as in `conv_batch_norm`."""
+    kernel = g.array(f"{name}.weight")
+    if scale is not None:
+        kernel = (kernel * scale[:, None, None]).astype(np.float32)
+    inputs = [x, g.stored(f"{name}.weight", kernel), g.weight(f"{name}.bias")]
+    return _conv(g, name, inputs, size=size, stride=size, pad=0)
+
+
+def conv_batch_norm(
+    g: Graph, name: str, x: Value, *, size: int, stride: int, scale: Array | None, fold: bool
+) -> Value:
+    """A convolution and the batch norm it holds, as two nodes or one.
+
+    Args:
+        g: The graph.
+        name: Of the convolution; the output is called after its norm.
+        x: [N, C, H, W].
+        size: Of the kernel.
+        stride: In pixels.
+        scale: What to multiply each input channel with, [C].
+        fold: Into one convolution.
+    """
+    kernel = g.array(f"{name}.weight")
+    if scale is not None:
+        kernel = (kernel * scale[:, None, None]).astype(np.float32)
+    norm = f"{name}.norm"
+    parts = [f"{norm}.{part}" for part in ("weight", "bias", "running_mean", "running_var")]
+    if fold:
+        arrays = conv_from_conv_and_batch_norm(kernel, *map(g.array, parts))
+        inputs = [
+            g.stored(f"{name}.{n}", a) for n, a in zip(("weight", "bias"), arrays, strict=True)
+        ]
+        return _conv(g, norm, [x, *inputs], size=size, stride=stride, pad=size // 2)
+    y = _conv(
+        g,
+        f"{name}.conv",
+        [x, g.stored(f"{name}.weight", kernel)],
+        size=size,
+        stride=stride,
+        pad=size // 2,
+    )
+    weights = [g.weight(part) for part in parts]
+    return g.op("BatchNormalization", y, *weights, name=norm, epsilon=BATCH_NORM_EPSILON)
+
+
+def _conv(
+    g: Graph, name: str, inputs: Sequence[Value], *, size: int, stride: int, pad: int
+) -> Value:
     return g.op(
         "Conv",
         *inputs,
-        name=name if bias else f"{name}.conv",
+        name=name,
         kernel_shape=[size, size],
         strides=[stride, stride],
         pads=[pad, pad, pad, pad],
     )
 
 
-def batch_norm(g: Graph, name: str, x: Value) -> Value:
-    """Normalises x [N, C, H, W] with stored statistics."""
-    parts = (f"{name}.{part}" for part in ("weight", "bias", "running_mean", "running_var"))
-    weights = [g.weight(part) for part in parts]
-    return g.op("BatchNormalization", x, *weights, name=name, epsilon=BATCH_NORM_EPSILON)
-
-
-def layer_norm(g: Graph, name: str, x: Value) -> Value:
+def layer_norm(g: Graph, name: str, x: Value, *, call: int = 0) -> Value:
     """Normalises the last axis; one op, whose statistics a runtime keeps in float32."""
     return g.op(
         "LayerNormalization",
         x,
         g.weight(f"{name}.weight"),
         g.weight(f"{name}.bias"),
-        name=name,
+        name=_called(name, call),
         axis=-1,
         epsilon=LAYER_NORM_EPSILON,
     )

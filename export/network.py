@@ -8,11 +8,13 @@ from onnx import helper
 
 from m2f.bundle import Form, InputProfile
 from m2f.config import SIZE_DIVISOR, ModelConfig, Preprocess, ResNetConfig
+from m2f.export.algebra import ALL, Algebra
 from m2f.export.backbones import resnet, swin
 from m2f.export.graph import IR_VERSION, OPSET, Array, Dim, Graph, Value
-from m2f.export.heads import ATTENTION_LOGITS, TransformerDecoder, pixel_decoder
 from m2f.export.layers import as_float, indices
 from m2f.export.ops import Lowering
+from m2f.export.pixel_decoder import pixel_decoder
+from m2f.export.transformer_decoder import ATTENTION_LOGITS, TransformerDecoder
 from m2f.plugins import OPS
 
 IMAGE = "image"
@@ -31,6 +33,7 @@ def onnx_from_weights(
     preprocess: Preprocess,
     profile: InputProfile,
     form: Form,
+    algebra: Algebra = ALL,
 ) -> tuple[onnx.ModelProto, dict[str, Array]]:
     """Writes a network down as ONNX.
 
@@ -45,6 +48,7 @@ def onnx_from_weights(
         preprocess: Mean and standard deviation, which go into the graph.
         profile: Sizes to accept; fixed ones are built in.
         form: "plugin" or "portable".
+        algebra: Which exact rewrites to make.
 
     Returns:
         The model without its initializers' data, and that data by name.
@@ -53,18 +57,19 @@ def onnx_from_weights(
         ExportError: A weight is missing.
     """
     g = Graph(weights)
-    lowering = Lowering(form)
+    lowering = Lowering(form, algebra)
     batch, height, width = _input_size(g, profile)
-    x, padded = _network_input(g, preprocess, height, width)
+    x, padded = _network_input(g, preprocess, height, width, is_scaled=not algebra.pixel_scale)
+    scale = 1 / np.array(preprocess.std) if algebra.pixel_scale else None
     sizes = [
         (_divided(g, padded[0], 4 << stage), _divided(g, padded[1], 4 << stage))
         for stage in range(4)
     ]
     with g.scope("backbone"):
         if isinstance(config.backbone, ResNetConfig):
-            features = resnet(g, config.backbone, x)
+            features = resnet(g, config.backbone, x, scale=scale, folds=algebra.batch_norm)
         else:
-            features = swin(g, config.backbone, x, sizes)
+            features = swin(g, config.backbone, x, sizes, scale=scale)
     with g.scope("pixel_decoder"):
         pixels = pixel_decoder(g, config.pixel_decoder, features, sizes, lowering)
     with g.scope("transformer_decoder"):
@@ -95,12 +100,16 @@ def _input_size(g: Graph, profile: InputProfile) -> tuple[Dim, Dim, Dim]:
 
 
 def _network_input(
-    g: Graph, preprocess: Preprocess, height: Dim, width: Dim
+    g: Graph, preprocess: Preprocess, height: Dim, width: Dim, *, is_scaled: bool
 ) -> tuple[Value, tuple[Dim, Dim]]:
-    """Normalises, blanks what lies beyond `image_size`, pads to multiples of 32."""
+    """Normalises, blanks what lies beyond `image_size`, pads to multiples of 32.
+
+    Without ``is_scaled`` the division by the standard deviation is left to the backbone.
+    """
     x = as_float(g, IMAGE)
     x = g.op("Sub", x, g.constant(preprocess.mean))
-    x = g.op("Div", x, g.constant(preprocess.std))
+    if is_scaled:
+        x = g.op("Div", x, g.constant(preprocess.std))
     x = g.op("Transpose", x, perm=[0, 3, 1, 2])
     inside = []
     for axis, size in enumerate((height, width)):

@@ -15,6 +15,7 @@ import onnx
 from onnx import helper
 
 from m2f.bundle import Form
+from m2f.export.algebra import Algebra
 from m2f.export.graph import OPSET, Dim, Graph, Value
 from m2f.export.layers import as_float, indices, product
 from m2f.plugins import MASKED_ATTENTION, MS_DEFORM_ATTN, OpSpec
@@ -24,14 +25,16 @@ INT32 = int(onnx.TensorProto.INT32)
 
 @dataclass
 class Lowering:
-    """How custom ops enter a graph.
+    """How a network is written down.
 
     Attributes:
-        form: "plugin" or "portable".
+        form: How custom ops enter: "plugin" or "portable".
+        algebra: Which exact rewrites to make.
         functions: Bodies of the ops used so far, plugin form only.
     """
 
     form: Form
+    algebra: Algebra = field(default_factory=Algebra)
     functions: dict[str, onnx.FunctionProto] = field(default_factory=dict)
 
     def ms_deform_attn(

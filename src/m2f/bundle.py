@@ -147,6 +147,7 @@ class Manifest:
         form: "plugin" (nodes of the `m2f` domain) or "portable" (standard ONNX only).
         precision: "fp32".
         opset: ONNX opset of the default domain.
+        algebra: Exact rewrites made at export; see `m2f.export.algebra`.
         ops: Custom ops used, with versions; empty for the portable form.
         parity: The check made at export; None where it was skipped.
         files: Every other file, with its hash.
@@ -162,6 +163,7 @@ class Manifest:
     form: Form
     precision: Literal["fp32"] = "fp32"
     opset: int
+    algebra: tuple[str, ...] = ()
     ops: tuple[Op, ...] = ()
     parity: Parity | None = None
     tools: tuple[Tool, ...] = ()

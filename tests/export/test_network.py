@@ -31,6 +31,7 @@ def exported(checkpoint, folder, options):
         preprocess=preprocess,
         profile=options.profile(preprocess),
         form=options.form,
+        algebra=options.algebra,
     )
     save(model, arrays, folder, external_data=options.external_data)
     return OnnxSide(folder / MODEL, checkpoint.config.transformer_decoder.layers)

@@ -52,6 +52,10 @@ def export(
     check: Annotated[
         bool, typer.Option("--check/--no-check", help="Compare the file with PyTorch.")
     ] = True,
+    algebra: Annotated[
+        bool,
+        typer.Option("--algebra/--no-algebra", help="Make the exact rewrites that save work."),
+    ] = True,
     external_data: Annotated[
         bool,
         typer.Option("--external-data", help="Weights beside the ONNX file, even if small."),
@@ -75,13 +79,14 @@ def export(
     wanted = {"size": size, "min_size": min_size, "max_size": max_size}
     sizes = {name: options.size(text) for name, text in wanted.items() if text is not None}
     with working(f"reading {source}") as progress:
-        from m2f.export import Options
+        from m2f.export import Algebra, Options
         from m2f.export import export as export_bundle
 
         how = Options(
             form=form,
             batch=options.batch(batch),
             check=check,
+            algebra=Algebra() if algebra else Algebra.none(),
             external_data=external_data,
             overwrite=overwrite,
             **sizes,
