@@ -25,6 +25,7 @@ from m2f.config import Preprocess
 from m2f.errors import BundleError
 from m2f.export.network import CLASS_LOGITS, IMAGE, IMAGE_SIZE, MASK_LOGITS, attention_logits
 from m2f.models.mask2former import Mask2Former, network_input
+from m2f.models.transformer_decoder import is_masked
 
 Array = NDArray[Any]
 
@@ -117,7 +118,7 @@ class TorchSide:
         return Trace(
             output.class_logits.numpy(),
             output.mask_logits.numpy(),
-            [logits.numpy() for logits in output.attention_logits],
+            [decisions(logits) for logits in output.attention_logits],
             taps,
         )
 
@@ -146,6 +147,16 @@ class TorchSide:
         finally:
             for handle in handles:
                 handle.remove()
+
+
+def decisions(logits: torch.Tensor) -> Array:
+    """Mask logits [N, Q, S] whose signs are PyTorch's decisions.
+
+    It asks whether the sigmoid is below one half, which float32 rounds to one half for
+    logits down to -6e-8: those are negative, and not masked.
+    """
+    size = logits.abs()
+    return torch.where(is_masked(logits), -size, size).numpy()
 
 
 class OnnxSide:

@@ -4,8 +4,10 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 
-from m2f.export.parity import LIMIT, Trace, compare, difference
+from m2f.export.parity import LIMIT, Trace, compare, decisions, difference
+from m2f.models.transformer_decoder import is_masked
 from tests.export.models import small
 from tests.export.test_network import DYNAMIC, exported, image, reference
 
@@ -62,6 +64,14 @@ def test_a_decision_that_rounding_cannot_tip_is_an_error():
 def test_a_result_that_is_not_finite_is_an_error():
     broken = dataclasses.replace(trace([1.0]), mask_logits=np.full((1, 1, 1, 1), np.nan))
     assert not difference(trace([1.0]), broken).is_within()
+
+
+def test_a_sigmoid_that_rounds_to_one_half_is_not_masked():
+    """PyTorch's decision, not the logit's sign, is what the other side is given."""
+    logits = torch.tensor([-1.0, -2e-8, 0.0, 2e-8, 1.0])
+    assert is_masked(logits).tolist() == [True, False, False, False, False]
+    assert (decisions(logits) < 0).tolist() == [True, False, False, False, False]
+    assert (np.abs(decisions(logits)) == np.abs(logits.numpy())).all()
 
 
 def test_forced_decisions_lead_both_sides_to_the_same_answer(tmp_path):
