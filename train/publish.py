@@ -12,6 +12,8 @@ from m2f.models.checkpoint import write_hf
 from m2f.models.mask2former import Mask2Former
 from m2f.train import photographs, sample, scenes
 from m2f.train.evaluate_sample import SCENES, SIZE, evaluate, model_from_training
+from m2f.train.run import read_curve
+from m2f.train.trainer import CURVE
 
 DRAWN = (1003, 1010, 1020)
 """Held-out scenes shipped as pictures, beyond those that quality is measured on."""
@@ -44,18 +46,20 @@ domain: train/photographs/README.md. Format: Hugging Face,
 """
 
 
-def publish(training: Path, folder: Path) -> dict[str, Any]:
+def publish(training: Path, folder: Path, *, count: int = SCENES) -> dict[str, Any]:
     """Writes the sample model with its pictures and a README that says how good it is.
 
     Args:
         training: Folder of a training run.
         folder: Must not exist yet, or be empty.
+        count: How many held-out scenes to measure on.
 
     Returns:
         What `evaluate` measured, of the weights as written.
     """
     model = in_half_precision(model_from_training(training))
-    report = evaluate(model)
+    steps = len(read_curve(training / CURVE))
+    report = evaluate(model, count=count)
     weights = {k: v.numpy().astype(np.float16) for k, v in model.state_dict().items()}
     write_hf(weights, sample.CONFIG, sample.METADATA, folder)
     for path in sorted((photographs.FOLDER / "images").iterdir()):
@@ -63,7 +67,7 @@ def publish(training: Path, folder: Path) -> dict[str, Any]:
     for number, index in enumerate(DRAWN, start=1):
         drawn = scenes.scene(sample.held_out_seed(index), DRAWN_SIZE)
         Image.fromarray(drawn.image).save(folder / f"scene-{number}.jpg", quality=92)
-    (folder / "README.md").write_text(_readme(model, report), encoding="utf-8")
+    (folder / "README.md").write_text(_readme(model, report, steps, count), encoding="utf-8")
     return report
 
 
@@ -75,7 +79,7 @@ def in_half_precision(model: Mask2Former) -> Mask2Former:
     return model
 
 
-def _readme(model: Mask2Former, report: dict[str, Any]) -> str:
+def _readme(model: Mask2Former, report: dict[str, Any], steps: int, count: int) -> str:
     rows = [
         f"| {kind} | {values['PQ']} | {values['SQ']} | {values['RQ']} |"
         for kind, values in report.items()
@@ -85,11 +89,11 @@ def _readme(model: Mask2Former, report: dict[str, Any]) -> str:
         millions=sum(p.numel() for p in model.parameters()) / 1e6,
         scene_classes=len(scenes.CATEGORIES),
         classes=len(sample.CATEGORIES),
-        count=SCENES,
+        count=count,
         size=SIZE,
         threshold=sample.METADATA.postprocess.object_mask_threshold,
         quality="\n".join(rows),
         per_class=", ".join(f"{k} {v}" for k, v in report["per_class"].items()),
-        steps=sample.RECIPE.steps,
+        steps=steps,
         batch=sample.BATCH,
     )

@@ -57,6 +57,7 @@ LIBRARIES = (
     Library("safetensors", "safetensors", "export", "Hugging Face checkpoints"),
     Library("huggingface_hub", "huggingface_hub", "export", "checkpoints by hub id"),
     Library("supervision", "supervision", "supervision", "annotators, trackers, zones"),
+    Library("scipy", "scipy", "train", "training"),
 )
 
 

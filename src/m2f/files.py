@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -43,3 +44,25 @@ def write_json(path: Path, value: Any) -> None:
     """
     with replacing(path) as stream:
         stream.write((json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+@contextlib.contextmanager
+def appearing(path: Path) -> Iterator[Path]:
+    """Gives the name of a folder to be made, which becomes ``path`` if nothing goes wrong.
+
+    Args:
+        path: Must not exist yet, or be an empty folder.
+
+    Raises:
+        DiskError: The place cannot be written to.
+    """
+    path = path.resolve()
+    work = path.parent / f".{path.name}.{secrets.token_hex(4)}"
+    try:
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        yield work
+        with disk_errors(path):
+            work.rename(path)  # replaces an empty folder
+    finally:
+        shutil.rmtree(work, ignore_errors=True)

@@ -18,32 +18,12 @@ if TYPE_CHECKING:
 @reported
 def eval(
     bundle: Annotated[Path, typer.Argument(help="What `m2f export` made.", show_default=False)],
-    data: Annotated[
-        Path,
-        typer.Option(
-            help="COCO's annotation file (panoptic or instances), a folder of label images, or "
-            "a folder that holds either beside its images.",
-            show_default=False,
-        ),
-    ],
+    data: options.Data,
     task: options.TaskName = None,
-    images: Annotated[
-        Path | None, typer.Option(help="Folder of the images; found beside the annotations.")
-    ] = None,
-    segments: Annotated[
-        Path | None, typer.Option(help="Folder of panoptic PNGs; named as the file.")
-    ] = None,
-    labels: Annotated[
-        str | None,
-        typer.Option(
-            help="What values of label images mean: ade20k, ade20k-reduced, "
-            "cityscapes-trainids, cityscapes-labelids, mapillary, the model's ids or indices, "
-            "or a JSON file with categories."
-        ),
-    ] = None,
-    ignore: Annotated[
-        int | None, typer.Option(help="Value of label images that is not evaluated.")
-    ] = None,
+    images: options.Images = None,
+    segments: options.Segments = None,
+    labels: options.Labels = None,
+    ignore: options.Ignore = None,
     match_by: Annotated[
         Literal["names", "ids"],
         typer.Option(help="Match categories by names, or by ids whatever the names."),
@@ -60,9 +40,7 @@ def eval(
         Path | None,
         typer.Option(help="Where to keep results; by default BUNDLE-TASK-results, here."),
     ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the results of a run that stopped.")
-    ] = False,
+    resume: options.Resume = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the results of an earlier run.")
     ] = False,

@@ -41,6 +41,15 @@ def batch(text: str) -> Range:
         raise typer.BadParameter(str(problem)) from problem
 
 
+def span(text: str) -> tuple[float, float]:
+    """Reads "0.1:2.0" as from the one to the other, "1" as always that."""
+    number = r"([0-9]{1,6}(?:\.[0-9]{1,6})?)"
+    match = re.fullmatch(rf"\s*{number}(?:\s*:\s*{number})?\s*", text)
+    if match is None:
+        raise typer.BadParameter(f"{text!r} is no range; write LEAST:MOST, e.g. 0.1:2.0")
+    return float(match[1]), float(match[2] or match[1])
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback with an error.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing bundle.")]
@@ -60,3 +69,35 @@ PresetName = Annotated[
         help="The published model it is, e.g. coco-panoptic-r50; unless the file says so.",
     ),
 ]
+Data = Annotated[
+    Path,
+    typer.Option(
+        "--data",
+        help="COCO's annotation file (panoptic or instances), a folder of label images, or "
+        "a folder that holds either beside its images.",
+        show_default=False,
+    ),
+]
+Images = Annotated[
+    Path | None,
+    typer.Option("--images", help="Folder of the images; found beside the annotations."),
+]
+Segments = Annotated[
+    Path | None,
+    typer.Option("--segments", help="Folder of panoptic PNGs; named as the file."),
+]
+Labels = Annotated[
+    str | None,
+    typer.Option(
+        "--labels",
+        help="What values of label images mean: ade20k, ade20k-reduced, "
+        "cityscapes-trainids, cityscapes-labelids, mapillary, the model's ids or indices, "
+        "or a JSON file with categories.",
+    ),
+]
+Ignore = Annotated[
+    int | None,
+    typer.Option("--ignore", help="Value of label images that counts as unlabelled."),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with a run that stopped.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Of all that is left to chance.")]

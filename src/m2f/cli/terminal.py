@@ -62,7 +62,8 @@ def _explained(problem: BaseException) -> tuple[str, int]:
     if isinstance(problem, M2FError):
         return str(problem), problem.exit_code
     if isinstance(problem, KeyboardInterrupt):
-        return "interrupted; nothing unfinished was left behind", INTERRUPTED
+        message = str(problem) or "interrupted; nothing unfinished was left behind"
+        return message, INTERRUPTED
     if isinstance(problem, ModuleNotFoundError) and (hint := install_hint(problem.name or "")):
         return hint, 3
     if isinstance(problem, MemoryError):
