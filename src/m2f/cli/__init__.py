@@ -7,6 +7,8 @@ is wrong; 3 something is missing (a file, a library, room on the disk); 130 inte
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
+from inspect import cleandoc
 from types import FrameType
 from typing import Annotated
 
@@ -19,16 +21,25 @@ from m2f.cli.evaluate import eval
 from m2f.cli.export import export
 from m2f.cli.inspect import inspect
 from m2f.cli.run import run
+from m2f.cli.scenes import scenes
 
 app = typer.Typer(
     name="m2f",
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
-for verb in (export, run, check, eval, inspect, doctor, demo):
-    app.command()(verb)
+
+
+def _help(function: Callable[..., None]) -> str:
+    """A docstring as Click takes it: a backspace character keeps a paragraph's line breaks."""
+    return cleandoc(function.__doc__ or "").replace("\\b", "\b")
+
+
+for verb in (export, run, check, eval, inspect, doctor, demo, scenes):
+    app.command(help=_help(verb))(verb)
 
 
 def _version(wanted: bool) -> None:
@@ -39,7 +50,6 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def root(
     version: Annotated[
         bool,
@@ -53,6 +63,9 @@ def root(
     m2f export model_final_94dc52.pkl -o coco.m2f       checkpoint to bundle
     m2f run coco.m2f street.jpg -o pictures             bundle to segments
     """
+
+
+app.callback(help=_help(root))(root)
 
 
 def main() -> None:
