@@ -7,7 +7,7 @@ import typer
 import m2f as package
 from m2f.cli import app
 
-VERBS = ("export", "run", "check", "eval", "inspect", "doctor", "demo")
+VERBS = ("export", "run", "check", "eval", "inspect", "doctor", "demo", "scenes")
 
 
 def test_the_verbs():
