@@ -134,6 +134,7 @@ def check(
     layers: bool = False,
     preset: str | None = None,
     threads: int | None = None,
+    progress: Callable[[int, int, object], None] | None = None,
 ) -> CheckReport:
     """Compares two artefacts on the same images.
 
@@ -147,6 +148,7 @@ def check(
         layers: Also compare module by module.
         preset: The published model a checkpoint is, where shapes do not tell.
         threads: Cores ONNX Runtime may use; all unless given.
+        progress: Called before each image with its number, their count, and its name.
 
     Raises:
         UsageError: The two are not the same model, or take no common size.
@@ -162,7 +164,10 @@ def check(
         notes.append("the two were not made from the same checkpoint file")
     profile = first.profile or second.profile
     rows = []
-    for given in _inputs(images, first.metadata, profile):
+    paths = find_images([str(image) for image in images]) if images else []
+    for number, given in enumerate(_inputs(paths, first.metadata, profile), 1):
+        if progress is not None:
+            progress(number, max(1, len(paths)), given.name)
         for artefact in (first, second):
             _check_size(artefact, given.image)
         rows.append(_checked(first, second, given, layers=layers))
@@ -275,7 +280,7 @@ def _opened_checkpoint(source: str | Path, preset: str | None) -> Artefact:
 
 
 def _inputs(
-    images: Sequence[str | Path], metadata: Metadata, profile: InputProfile | None
+    images: Sequence[Path], metadata: Metadata, profile: InputProfile | None
 ) -> Iterator[Input]:
     """Every image, prepared by the model's own rules."""
     if not images:
@@ -284,7 +289,7 @@ def _inputs(
         free = InputProfile(batch=one, height=anything, width=anything)
         yield Input("built-in", *check_image(profile or free))
         return
-    for path in find_images([str(image) for image in images]):
+    for path in images:
         prepared = prepare(decode(path), metadata.preprocess, profile)
         least = profile.batch.min if profile else 1
         batch, sizes = assemble([prepared] * least, profile)
@@ -305,5 +310,10 @@ def _check_size(artefact: Artefact, image: Array) -> None:
 
 
 def _different(a: ModelConfig, b: ModelConfig) -> str:
+    """The parts that differ, shortly."""
     names = [f.name for f in dataclasses.fields(a) if getattr(a, f.name) != getattr(b, f.name)]
-    return ", ".join(f"{name} {getattr(a, name)} and {getattr(b, name)}" for name in names)
+    kinds = (
+        f"{x.backbone.name} of {x.transformer_decoder.queries} queries, {x.classes} classes"
+        for x in (a, b)
+    )
+    return f"{' and '.join(kinds)}, which differ in {', '.join(names)}"

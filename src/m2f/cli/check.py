@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from m2f.cli import options
-from m2f.cli.terminal import reported, say, show, show_json, table, working
+from m2f.cli.terminal import counting, reported, say, show, show_json, table
 
 if TYPE_CHECKING:
     from m2f.evaluate.check import CheckReport, ImageCheck
 
 Artefact = Annotated[str, typer.Argument(help="A checkpoint or a bundle.", show_default=False)]
+
+WORST_SHOWN = 10
 
 
 @reported
@@ -22,7 +24,8 @@ def check(
     images: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Files, folders, or patterns such as '*.jpg'; a built-in image unless given.",
+            help="Files, folders, or patterns such as '*.jpg'; a built-in image if there are "
+            "none.",
             show_default=False,
         ),
     ] = None,
@@ -36,55 +39,56 @@ def check(
 ) -> None:
     r"""Compare two of {checkpoint, bundle} on the same images.
 
-    Prints how far each output is from its bound, how many mask decisions flip, the overlap
-    of the masks and whether the classes agree. The exit code is 1 if a bound is exceeded.
+    Prints how far each output is from its bound, given the same decisions of masked
+    attention; how many decisions rounding tipped; and, each side deciding for itself, how the
+    masks overlap and whether the classes agree. The exit code is 1 if a bound is exceeded.
 
     \b
     Examples:
-      m2f check model_final_94dc52.pkl coco.m2f
-      m2f check model_final_94dc52.pkl coco.m2f street.jpg photos/
-      m2f check portable.m2f plugin.m2f street.jpg --layers --json
+      m2f check model_final_94dc52.pkl coco.m2f street.jpg
+      m2f check portable.m2f plugin.m2f photos/ --layers --json
     """
-    with working(f"comparing {a} with {b}"):
+    with counting(f"comparing {a} with {b}") as step:
         from m2f.evaluate.check import check as compare
 
-        report = compare(a, b, images or (), layers=layers, preset=preset, threads=threads)
-    for note in report.notes:
-        say(f"m2f: note: {note}")
+        report = compare(
+            a, b, images or (), layers=layers, preset=preset, threads=threads, progress=step
+        )
     if json:
         show_json(report.to_json())
     else:
         _print(report, layers=layers)
     if not report.passed:
-        failed = sum(not image.passed for image in report.images)
-        say(f"m2f: {failed} of {len(report.images)} images differ by more than rounding")
         raise typer.Exit(1)
 
 
 def _print(report: CheckReport, *, layers: bool) -> None:
+    for note in report.notes:
+        say(f"m2f: note: {note}")
     show(f"a: {report.a}\nb: {report.b}")
-    show("relative errors, mask pixels and mask decisions that differ, overlap of the masks")
     rows = table(
         "image",
-        "classes, bound",
-        "masks, bound",
+        "size",
+        "classes (bound)",
+        "masks (bound)",
         "pixels",
-        "flips",
-        "IoU, least",
+        "tipped",
+        "mask IoU (least)",
         "same class",
         "",
-        numbers=(1, 2, 3, 4, 5, 6),
+        numbers=(2, 3, 4, 5, 6, 7),
     )
     for image in report.images:
         rows.add_row(
-            f"{image.image}, {image.size[0]}x{image.size[1]}",
-            f"{image.class_error:.0e}, {image.class_bound:.0e}",
-            f"{image.mask_error:.0e}, {image.mask_bound:.0e}",
+            image.image,
+            f"{image.size[0]}x{image.size[1]}",
+            f"{image.class_error:.1e} ({image.class_bound:.1e})",
+            f"{image.mask_error:.1e} ({image.mask_bound:.1e})",
             f"{image.mask_pixels:.4%}",
             f"{image.flips} of {image.decisions:,}",
-            f"{image.mask_iou:.4f}, {image.mask_iou_least:.4f}",
-            f"{image.class_agreement:.1%}",
-            "agrees" if image.passed else "DIFFERS",
+            f"{image.mask_iou:.4f} ({image.mask_iou_least:.4f})",
+            f"{image.class_agreement:.0%}",
+            "same" if image.passed else "DIFFERENT",
         )
     show(rows)
     if layers:
@@ -93,9 +97,11 @@ def _print(report: CheckReport, *, layers: bool) -> None:
 
 
 def _print_layers(image: ImageCheck) -> None:
-    rows = table("layer", "relative error", title=image.image, numbers=(1,))
-    for name, error in image.layers:
-        rows.add_row(name, f"{error:.1e}" + (" <-" if name == image.first_divergence else ""))
+    first = image.first_divergence
+    parts = f"they part at {first}" if first else "no module differs by more than rounding"
+    show(f"{image.image}: {len(image.layers)} modules compared; {parts}")
+    rows = table("the largest differences", "relative L2", numbers=(1,))
+    worst = sorted(image.layers, key=lambda layer: -layer[1])
+    for name, error in worst[:WORST_SHOWN]:
+        rows.add_row(name, f"{error:.1e}")
     show(rows)
-    first = image.first_divergence or "none"
-    show(f"first layer that differs by more than rounding: {first}")
