@@ -67,7 +67,7 @@ def test_a_wrong_weight_is_found_and_placed(folder):
 
 
 def test_two_models_are_not_compared(folder):
-    with pytest.raises(UsageError, match="different models: .* 5 classes and .* 1 classes"):
+    with pytest.raises(UsageError, match=r"different models: .* 5 classes and .* 1 classes"):
         check(folder / "plugin", folder / "other")
 
 
