@@ -7,7 +7,10 @@ import typer
 import m2f as package
 from m2f.cli import app
 
-VERBS = ("export", "run", "check", "eval", "inspect", "doctor", "demo", "scenes")
+VERBS = (
+    *("export", "run", "check", "eval", "inspect", "doctor", "demo", "scenes"),
+    *("finetune", "train-sample"),
+)
 
 
 def test_the_verbs():

@@ -19,9 +19,11 @@ from m2f.cli.demo import demo
 from m2f.cli.doctor import doctor
 from m2f.cli.evaluate import eval
 from m2f.cli.export import export
+from m2f.cli.finetune import finetune
 from m2f.cli.inspect import inspect
 from m2f.cli.run import run
 from m2f.cli.scenes import scenes
+from m2f.cli.train_sample import train_sample
 
 app = typer.Typer(
     name="m2f",
@@ -38,7 +40,7 @@ def _help(function: Callable[..., None]) -> str:
     return cleandoc(function.__doc__ or "").replace("\\b", "\b")
 
 
-for verb in (export, run, check, eval, inspect, doctor, demo, scenes):
+for verb in (export, run, check, eval, inspect, doctor, demo, scenes, finetune, train_sample):
     app.command(help=_help(verb))(verb)
 
 
