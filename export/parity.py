@@ -185,7 +185,7 @@ class OnnxSide:
 
     def layer_names(self) -> list[str]:
         """See `Side`."""
-        return [node.output[0] for node in self.model.graph.node]
+        return [n.output[0] for n in self.model.graph.node if not _is_numbered(n)]
 
     def run(
         self,
@@ -331,6 +331,12 @@ def relative_error(actual: Array, expected: Array) -> float:
     norm = float(np.linalg.norm(expected.ravel()))
     distance = float(np.linalg.norm((actual - expected).ravel()))
     return distance / norm if norm else distance
+
+
+def _is_numbered(node: onnx.NodeProto) -> bool:
+    """Whether the exporter made the name up; such names mean nothing in another file."""
+    *_, kind, number = f".{node.output[0]}".rsplit(".", 2)
+    return kind == node.op_type and number.isdecimal()
 
 
 def _forced_name(decision: str) -> str:

@@ -42,4 +42,6 @@ def test_a_change_is_found_where_it_is(m2f, exported, changed):
 def test_other_models_are_not_compared(refused, exported, tmp_path):
     other = dataclasses.replace(TINY, classes=4)
     write_official(synthetic(other), tmp_path / "other.pkl")
-    assert "classes 3 and 4" in refused("check", exported, tmp_path / "other.pkl", code=2)
+    message = refused("check", exported, tmp_path / "other.pkl", code=2)
+    assert "3 classes and" in message
+    assert "4 classes, which differ in classes" in message

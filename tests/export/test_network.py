@@ -173,3 +173,5 @@ def test_tensors_bear_the_names_of_the_modules(tmp_path):
     names = side.layer_names()
     assert "pixel_decoder.layers.1.norm2" in names
     assert "transformer_decoder.layers.0.attention_logits" in names
+    assert "pixel_decoder.input_proj.0.0" in names, "not every number is made up"
+    assert not [name for name in names if "MatMul" in name]

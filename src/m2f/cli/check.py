@@ -54,17 +54,19 @@ def check(
         report = compare(
             a, b, images or (), layers=layers, preset=preset, threads=threads, progress=step
         )
+    for note in report.notes:
+        say(f"m2f: note: {note}")
     if json:
         show_json(report.to_json())
     else:
         _print(report, layers=layers)
     if not report.passed:
+        failed = sum(not image.passed for image in report.images)
+        say(f"m2f: {failed} of {len(report.images)} images differ by more than rounding")
         raise typer.Exit(1)
 
 
 def _print(report: CheckReport, *, layers: bool) -> None:
-    for note in report.notes:
-        say(f"m2f: note: {note}")
     show(f"a: {report.a}\nb: {report.b}")
     rows = table(
         "image",
@@ -88,7 +90,7 @@ def _print(report: CheckReport, *, layers: bool) -> None:
             f"{image.flips} of {image.decisions:,}",
             f"{image.mask_iou:.4f} ({image.mask_iou_least:.4f})",
             f"{image.class_agreement:.0%}",
-            "same" if image.passed else "DIFFERENT",
+            "agrees" if image.passed else "DIFFERS",
         )
     show(rows)
     if layers:
@@ -97,11 +99,10 @@ def _print(report: CheckReport, *, layers: bool) -> None:
 
 
 def _print_layers(image: ImageCheck) -> None:
-    first = image.first_divergence
-    parts = f"they part at {first}" if first else "no module differs by more than rounding"
-    show(f"{image.image}: {len(image.layers)} modules compared; {parts}")
-    rows = table("the largest differences", "relative L2", numbers=(1,))
+    title = f"{image.image}: the largest of {len(image.layers)} modules' differences"
+    rows = table("module", "relative error", title=title, numbers=(1,))
     worst = sorted(image.layers, key=lambda layer: -layer[1])
     for name, error in worst[:WORST_SHOWN]:
         rows.add_row(name, f"{error:.1e}")
     show(rows)
+    show(f"first module that differs by more than rounding: {image.first_divergence or 'none'}")
