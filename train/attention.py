@@ -49,8 +49,10 @@ def blend_by_matrix(value: Tensor, sizes: Sizes, locations: Tensor, weights: Ten
             inside = (column >= 0) & (column < width)
             shares.append(row_share * (right_share if along else 1 - right_share) * inside)
             places.append(row_start + column.clamp(min=0).minimum(width - 1))
-    # Below 2^24 cells the places are exact in float32.
+    # Below 2^24 cells the places are exact in float32. NaN would be a place beyond all ends;
+    # its share is NaN too, and tells.
     index = torch.stack(places, -1).to(torch.int64).transpose(1, 2).reshape(n * m, q, -1)
+    index.clamp_(0, s - 1)
     share = torch.stack(shares, -1).transpose(1, 2).reshape(n * m, q, -1)
     matrix = share.new_zeros(n * m, q, s).scatter_add(2, index, share)
     values = value.transpose(1, 2).reshape(n * m, s, d)

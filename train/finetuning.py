@@ -186,8 +186,8 @@ def finetune(
         "data_sha256": data.fingerprint,
         **json_from_config(settings),
     }
+    recipe = settings.recipe(is_fresh=weights is None)
     with held(folder, out, resume=resume):
-        recipe = settings.recipe(is_fresh=weights is None)
         trainer = Trainer(
             config, recipe, batches, folder, weights=weights, prepare=prepare, about=about
         )

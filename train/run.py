@@ -71,7 +71,11 @@ def held(folder: Path, out: Path, *, resume: bool) -> Iterator[None]:
         handle = os.open(folder, os.O_RDONLY)
     try:
         _lock(handle, folder)
-        yield
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # goes only if nothing was worth keeping
+                folder.rmdir()
     finally:
         os.close(handle)
 

@@ -195,7 +195,8 @@ class Trainer:
             try:
                 batch = self.batches(self.step)
             except Exception:
-                self.save()
+                if self.step:
+                    self.save()
                 raise
             record = self._learn(batch)
             self.step += 1
