@@ -49,6 +49,11 @@ def test_the_readme_shows_both_set_up_commands():
     }
 
 
+def test_the_readme_names_every_verb():
+    rows = re.findall(r"^\| `m2f ([\w-]+)` \|", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert sorted(rows) == sorted(COMMANDS)
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_verb_has_examples(name):
     assert f"m2f {name}" in COMMANDS[name].help
