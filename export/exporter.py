@@ -118,7 +118,7 @@ def export(
         task: What the model was trained for, where the file does not say.
         preset: The published model it is, where shapes do not tell.
         options: How to export.
-        progress: Called with what is being done.
+        progress: Called with what is being done, and with "note: ..." for what was assumed.
 
     Raises:
         CheckpointError: The checkpoint cannot be used.
@@ -132,6 +132,8 @@ def export(
         if not isinstance(source, Checkpoint):
             progress(f"reading {source}")
             source = read(source, preset=preset, task=task)
+            for note in source.notes:
+                progress(f"note: {note}")
         preprocess = source.metadata.preprocess
         profile = options.profile(preprocess)
         progress("writing the network")
