@@ -45,7 +45,7 @@ METADATA = Metadata(
     preprocess=PREPROCESS,
 )
 
-RECIPE = Recipe(steps=8_400, falls_from=0.6, bfloat16=True)
+RECIPE = Recipe(steps=7_600, falls_from=0.6, bfloat16=True)
 BATCH = 8
 GROWS = 5500
 """Step from which images are larger."""
