@@ -12,8 +12,9 @@ def data(tmp_path_factory):
     return write_easy(tmp_path_factory.mktemp("easy"), range(1000, 1016))
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def one_thread():
+    """One core: the steps are so small that two would wait for each other."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
