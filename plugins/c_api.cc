@@ -1,0 +1,107 @@
+// The ops as C functions, for ctypes: tests and benchmarks without ONNX Runtime. Each returns
+// 0, or 1 after writing one sentence into `message`.
+
+#include <atomic>
+#include <cinttypes>
+#include <cstring>
+#include <thread>
+#include <vector>
+
+#include "common/export.h"
+#include "ops/masked_attention/op.h"
+#include "ops/ms_deform_attn/op.h"
+
+namespace {
+
+using namespace m2f;
+
+// Threads made for one call; a pool of their own would be ONNX Runtime's business.
+void run_on_threads(const Parallel& self, size_t count, Task task, void* data) {
+  const int threads = *static_cast<const int*>(self.pool);
+  std::atomic<size_t> next{0};
+  const auto work = [&] {
+    for (size_t i = next++; i < count; i = next++) task(data, i);
+  };
+  std::vector<std::thread> others;
+  for (int i = 1; i < threads; ++i) others.emplace_back(work);
+  work();
+  for (std::thread& other : others) other.join();
+}
+
+int report(const Status& status, char* message, size_t size) {
+  if (status.ok()) return 0;
+  std::snprintf(message, size, "%s", status.text);
+  return 1;
+}
+
+// Runs `call` and turns whatever goes wrong into a sentence.
+template <class Call>
+int guarded(int isa, int storage, int threads, char* message, size_t size, Call call) {
+  if (storage < 0 || storage > 2) {
+    return report(error("storage is 0, 1 or 2, got %d", storage), message, size);
+  }
+  if (threads < 1)
+    return report(error("threads is at least 1, got %d", threads), message, size);
+  if (isa != -1 && kernels(isa) == nullptr) {
+    return report(error("this machine has no kernels %d", isa), message, size);
+  }
+  try {
+    return report(call(Parallel{run_on_threads, &threads}), message, size);
+  } catch (const std::exception& problem) {
+    return report(error("%s", problem.what()), message, size);
+  }
+}
+
+}  // namespace
+
+extern "C" {
+
+// Name of the kernels `isa`, the fastest is 0; null past the last.
+M2F_EXPORT const char* m2f_kernels(int isa) {
+  const Kernels* found = kernels(isa);
+  return found == nullptr ? nullptr : found->name;
+}
+
+// `isa` -1 runs the plain loops. Shapes are those of op.toml; storage as in common/storage.h.
+M2F_EXPORT int m2f_ms_deform_attn(int isa, int storage, int threads, const void* value,
+                                  const int64_t* value_shape, const void* sampling,
+                                  const int64_t* sampling_shape, const int64_t* levels,
+                                  int64_t level_count, int64_t heads, int64_t points,
+                                  void* output, char* message, size_t message_size) {
+  return guarded(isa, storage, threads, message, message_size, [&](Parallel parallel) {
+    ms_deform_attn::Shape shape;
+    const Status status = ms_deform_attn::make_shape(value_shape, sampling_shape, levels,
+                                                     level_count, {heads, points}, &shape);
+    if (!status.ok()) return status;
+    const auto type = static_cast<Storage>(storage);
+    if (isa >= 0) {
+      return ms_deform_attn::forward(shape, type, value, sampling, output, *kernels(isa),
+                                     parallel);
+    }
+    ms_deform_attn::forward_plain(shape, type, value, sampling, output);
+    return Status{};
+  });
+}
+
+M2F_EXPORT int m2f_masked_attention(int isa, int storage, int threads, const void* q,
+                                    const int64_t* q_shape, const void* k,
+                                    const int64_t* k_shape, const void* v,
+                                    const int64_t* v_shape, const void* mask_logits,
+                                    const int64_t* mask_shape, int64_t heads, void* output,
+                                    char* message, size_t message_size) {
+  return guarded(isa, storage, threads, message, message_size, [&](Parallel parallel) {
+    masked_attention::Shape shape;
+    const Status status =
+        masked_attention::make_shape(q_shape, k_shape, v_shape, mask_shape, {heads}, &shape);
+    if (!status.ok()) return status;
+    const auto type = static_cast<Storage>(storage);
+    if (isa >= 0) {
+      return masked_attention::forward(shape, type, q, k, v, mask_logits, output, *kernels(isa),
+                                       parallel);
+    }
+    masked_attention::forward_plain(shape, type, q, k, v, mask_logits, output);
+    return Status{};
+  });
+}
+
+}  // extern "C"

@@ -1,0 +1,128 @@
+#pragma once
+
+#include "common/host_device.h"
+
+#if defined(__SSE4_1__)
+#include <immintrin.h>
+#endif
+
+// Vectors of floats, as wide as the instruction set this file is compiled for: the compiler's
+// own vector types (GCC and Clang), so that one source serves SSE4.2, AVX2, AVX-512 and NEON.
+// Only for translation units that are compiled once per instruction set (common/kernels.cc).
+
+namespace m2f {
+
+#if defined(__AVX512F__)
+constexpr int kLanes = 16;
+#elif defined(__AVX2__)
+constexpr int kLanes = 8;
+#else
+constexpr int kLanes = 4;
+#endif
+
+using Floats = float __attribute__((vector_size(4 * kLanes)));
+using Ints = int32_t __attribute__((vector_size(4 * kLanes)));
+using Bits = uint32_t __attribute__((vector_size(4 * kLanes)));
+
+template <>
+struct Lane<Floats> {
+  using Int = Ints;
+
+  M2F_HD_MEMBER Ints to_int(Floats x) { return __builtin_convertvector(x, Ints); }
+  M2F_HD_MEMBER Floats to_float(Ints x) { return __builtin_convertvector(x, Floats); }
+
+  M2F_HD_MEMBER Floats power_of_two(Floats shifted, uint32_t magic_bits) {
+    const Bits bits = (reinterpret_cast<Bits>(shifted) - magic_bits + 127u) << 23;
+    return reinterpret_cast<Floats>(bits);
+  }
+};
+
+M2F_HD Floats load(const float* from) {
+  Floats x;
+  __builtin_memcpy(&x, from, sizeof x);
+  return x;
+}
+
+M2F_HD Ints load(const int32_t* from) {
+  Ints x;
+  __builtin_memcpy(&x, from, sizeof x);
+  return x;
+}
+
+template <class Vector, class Scalar>
+M2F_HD void store_vector(Vector x, Scalar* to) {
+  static_assert(sizeof(x) == sizeof(*to) * kLanes, "a vector of another type");
+  __builtin_memcpy(to, &x, sizeof x);
+}
+
+// Half as wide, down to a scalar.
+template <int kCount>
+struct Narrower;
+template <>
+struct Narrower<16> {
+  using Type = float __attribute__((vector_size(32)));
+};
+template <>
+struct Narrower<8> {
+  using Type = float __attribute__((vector_size(16)));
+};
+template <>
+struct Narrower<4> {
+  using Type = float __attribute__((vector_size(8)));
+};
+template <>
+struct Narrower<2> {
+  using Type = float;
+};
+
+// Combines all lanes by halves, in a fixed order.
+template <int kCount, class Vector, class Combine>
+M2F_HD float reduce(const Vector& x, Combine combine) {
+  using Part = typename Narrower<kCount>::Type;
+  Part low;
+  Part high;
+  __builtin_memcpy(&low, &x, sizeof low);
+  __builtin_memcpy(&high, reinterpret_cast<const char*>(&x) + sizeof low, sizeof high);
+  const Part both = combine(low, high);
+  if constexpr (kCount == 2) {
+    return both;
+  } else {
+    return reduce<kCount / 2>(both, combine);
+  }
+}
+
+M2F_HD float largest(Floats x) {
+  return reduce<kLanes>(x, [](auto a, auto b) { return a > b ? a : b; });
+}
+
+M2F_HD float total(Floats x) {
+  return reduce<kLanes>(x, [](auto a, auto b) { return a + b; });
+}
+
+// Bit i says that x[i] is not negative; -0 and NaN are not.
+M2F_HD uint32_t not_negative(Floats x) {
+#if defined(__AVX512F__)
+  const __m512 zero = _mm512_setzero_ps();
+  return _mm512_cmp_ps_mask(reinterpret_cast<__m512>(x), zero, _CMP_NLT_UQ);
+#elif defined(__AVX2__)
+  const __m256 zero = _mm256_setzero_ps();
+  const __m256 seen = _mm256_cmp_ps(reinterpret_cast<__m256>(x), zero, _CMP_NLT_UQ);
+  return static_cast<uint32_t>(_mm256_movemask_ps(seen));
+#elif defined(__SSE4_1__)
+  const __m128 seen = _mm_cmpnlt_ps(reinterpret_cast<__m128>(x), _mm_setzero_ps());
+  return static_cast<uint32_t>(_mm_movemask_ps(seen));
+#else
+  uint32_t bits = 0;
+  for (int i = 0; i < kLanes; ++i) bits |= (x[i] < 0.0f ? 0u : 1u) << i;
+  return bits;
+#endif
+}
+
+// Keeps x where the bit of the lane is set.
+M2F_HD Floats where_bit(uint32_t bits, Floats x, Floats otherwise) {
+  Bits lane;
+  for (int i = 0; i < kLanes; ++i) lane[i] = 1u << i;
+  return (lane & bits) != 0u ? x : otherwise;
+}
+
+}  // namespace m2f

@@ -1,0 +1,28 @@
+#pragma once
+
+#include "common/kernels.h"
+#include "common/parallel.h"
+#include "common/status.h"
+#include "common/storage.h"
+#include "ops/masked_attention/math.h"
+
+namespace m2f::masked_attention {
+
+struct Attributes {
+  int64_t heads;
+};
+
+// Checks sizes and says which two disagree: q [N, Q, C], k and v [N, S, C], mask [N, Q, S].
+Status make_shape(const int64_t q[3], const int64_t k[3], const int64_t v[3],
+                  const int64_t mask[3], const Attributes& attributes, Shape* shape);
+
+// Runs on the CPU. Fails only for want of memory.
+Status forward(const Shape& shape, Storage storage, const void* q, const void* k, const void* v,
+               const void* mask_logits, void* output, const Kernels& kernels,
+               const Parallel& parallel);
+
+// The same in plain loops (cpu.h), on this thread.
+void forward_plain(const Shape& shape, Storage storage, const void* q, const void* k,
+                   const void* v, const void* mask_logits, void* output);
+
+}  // namespace m2f::masked_attention

@@ -1,0 +1,123 @@
+#include "ops/ms_deform_attn/op.h"
+
+#include <cinttypes>
+
+#include "ops/ms_deform_attn/cpu.h"
+
+namespace m2f::ms_deform_attn {
+
+Status make_shape(const int64_t value[3], const int64_t sampling[3], const int64_t* levels,
+                  int64_t level_count, const Attributes& attributes, Shape* shape) {
+  const int64_t samples = level_count * attributes.points;
+  if (attributes.heads < 1 || value[2] % attributes.heads != 0) {
+    return error("MSDeformAttn: heads %" PRId64 " does not divide the %" PRId64
+                 " channels of value",
+                 attributes.heads, value[2]);
+  }
+  if (level_count < 1 || level_count > kMaxLevels) {
+    return error("MSDeformAttn: takes 1 to %d levels, got %" PRId64, kMaxLevels, level_count);
+  }
+  if (attributes.points < 1 || attributes.points > kMaxSamples || samples > kMaxSamples) {
+    return error("MSDeformAttn: takes 1 to %d samples per head (levels * points), got %" PRId64
+                 " * %" PRId64,
+                 kMaxSamples, level_count, attributes.points);
+  }
+  if (value[0] != sampling[0] || value[1] != sampling[1]) {
+    return error("MSDeformAttn: value has [N, S] = [%" PRId64 ", %" PRId64
+                 "], but sampling [%" PRId64 ", %" PRId64 "]",
+                 value[0], value[1], sampling[0], sampling[1]);
+  }
+  if (sampling[2] / 3 / samples != attributes.heads ||
+      sampling[2] != 3 * attributes.heads * samples) {
+    return error("MSDeformAttn: sampling has a last axis of %" PRId64
+                 ", expected heads * levels * points * 3 = %" PRId64,
+                 sampling[2], 3 * attributes.heads * samples);
+  }
+  Shape s = {value[0],
+             value[1],
+             value[2],
+             static_cast<int32_t>(attributes.heads),
+             static_cast<int32_t>(attributes.points),
+             static_cast<int32_t>(level_count),
+             {}};
+  int64_t total = 0;
+  for (int64_t l = 0; l < level_count; ++l) {
+    const int64_t height = levels[2 * l];
+    const int64_t width = levels[2 * l + 1];
+    // Positions are counted in 32 bits, and must be exact as floats along each axis.
+    constexpr int64_t kLongest = int64_t{1} << 20;
+    if (height < 1 || width < 1 || height > kLongest || width > kLongest ||
+        total + height * width > INT32_MAX) {
+      return error("MSDeformAttn: level %" PRId64 " is %" PRId64 " x %" PRId64
+                   ", expected sides of 1 to 2^20 and at most 2^31 pixels in all",
+                   l, height, width);
+    }
+    s.level[l] = {static_cast<int32_t>(height), static_cast<int32_t>(width),
+                  static_cast<int32_t>(total)};
+    total += height * width;
+  }
+  if (total != value[1]) {
+    return error("MSDeformAttn: the levels have %" PRId64 " pixels, but value has S = %" PRId64,
+                 total, value[1]);
+  }
+  *shape = s;
+  return {};
+}
+
+namespace {
+
+void fill_samples(Work& work, int64_t lanes) {
+  const Shape& s = work.shape;
+  const int64_t padded = (s.samples() + lanes - 1) / lanes * lanes;
+  for (int64_t j = 0; j < padded; ++j) {
+    // Lanes past the last sample get the last level: their share is 0, their rows exist.
+    const Level& level = s.level[j < s.samples() ? j / s.points : s.levels - 1];
+    work.width[j] = static_cast<float>(level.width);
+    work.height[j] = static_cast<float>(level.height);
+    work.stride[j] = level.width;
+    work.start[j] = level.start;
+  }
+}
+
+}  // namespace
+
+Status forward(const Shape& shape, Storage storage, const void* value, const void* sampling,
+               void* output, const Kernels& kernels, const Parallel& parallel) {
+  if (shape.batch == 0 || shape.channels == 0) return {};
+  Work work;
+  work.shape = shape;
+  work.storage = storage;
+  work.value = value;
+  work.sampling = sampling;
+  work.output = output;
+  work.padded = (shape.depth() + kernels.lanes - 1) / kernels.lanes * kernels.lanes;
+  fill_samples(work, kernels.lanes);
+
+  const int64_t rows = shape.batch * shape.heads * shape.positions;
+  thread_local Scratch scratch;
+  work.columns =
+      static_cast<float*>(scratch.get(static_cast<size_t>(rows * work.padded) * sizeof(float)));
+  if (work.columns == nullptr) {
+    return error("MSDeformAttn: no memory for %" PRId64 " rows of %" PRId64 " floats", rows,
+                 work.padded);
+  }
+  auto pack = [&](int64_t task) { kernels.ms_deform_attn_pack(work, task); };
+  auto attend = [&](int64_t task) { kernels.ms_deform_attn(work, task); };
+  parallel.run(work.pack_tasks(), pack);
+  parallel.run(work.tasks(), attend);
+  return {};
+}
+
+void forward_plain(const Shape& shape, Storage storage, const void* value, const void* sampling,
+                   void* output) {
+  const auto run = [&](auto type) {
+    using T = decltype(type);
+    forward_plain(shape, static_cast<const T*>(value), static_cast<const T*>(sampling),
+                  static_cast<T*>(output));
+  };
+  if (storage == Storage::kFloat32) return run(float{});
+  if (storage == Storage::kFloat16) return run(Half{});
+  run(BFloat16{});
+}
+
+}  // namespace m2f::ms_deform_attn
