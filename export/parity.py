@@ -166,16 +166,25 @@ class OnnxSide:
         path: The ONNX file.
         layers: Decoder layers of the model.
         threads: Cores to use; all unless given.
+        library: Of the ops' native kernels; without it their bodies in the file run.
     """
 
-    def __init__(self, path: Path, layers: int, *, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        layers: int,
+        *,
+        threads: int | None = None,
+        library: Path | None = None,
+    ) -> None:
         import onnxruntime as ort  # type: ignore[import-untyped]
 
-        self.path, self.threads = path, threads
+        self.path, self.threads, self.library = path, threads, library
         self.model = onnx.load(str(path), load_external_data=False)
         self.decisions = [attention_logits(i) for i in range(layers)]
         form = "plugin" if self.model.functions else "portable"
-        self.name = f"ONNX Runtime {ort.__version__}, {form}"
+        kernels = "" if library is None else ", native kernels"
+        self.name = f"ONNX Runtime {ort.__version__}, {form}{kernels}"
         missing = set(self.decisions) - {o for n in self.model.graph.node for o in n.output}
         if missing:
             raise BundleError(
@@ -231,6 +240,8 @@ class OnnxSide:
         options.log_severity_level = 3
         if self.threads is not None:
             options.intra_op_num_threads = self.threads
+        if self.library is not None:
+            options.register_custom_ops_library(str(self.library))
         folder = str(self.path.parent.resolve())
         options.add_session_config_entry(
             "session.model_external_initializers_file_folder_path", folder

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import mmap
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m2f.errors import BundleError, M2FError, MissingDependency, MissingFile, UsageError
+from m2f.plugins import OPS, library
 
 _ERRORS_ONLY = 3  # ONNX Runtime's log levels: 0 verbose, 1 info, 2 warning, 3 error
 
@@ -18,8 +21,9 @@ _ERRORS_ONLY = 3  # ONNX Runtime's log levels: 0 verbose, 1 info, 2 warning, 3 e
 class OrtBackend:
     """Runs a bundle's ONNX file with ONNX Runtime.
 
-    Both forms of a bundle run: the plugin form carries the meaning of each custom op as a
-    function in the file, which ONNX Runtime falls back to.
+    Both forms of a bundle run. The plugin form carries the meaning of each custom op as a
+    function in the file, which ONNX Runtime falls back to where our native library is not
+    there; where it is, its kernels take precedence over the functions.
     """
 
     def __init__(
@@ -28,6 +32,7 @@ class OrtBackend:
         *,
         threads: int | None = None,
         providers: Sequence[str] = ("CPUExecutionProvider",),
+        native: bool = True,
     ) -> None:
         """Loads the file.
 
@@ -35,6 +40,8 @@ class OrtBackend:
             model: The ONNX file.
             threads: Cores one operator may use; all physical ones unless given.
             providers: Execution providers, the preferred first.
+            native: Use our own kernels for the custom ops, where the library is installed.
+                They run on the CPU, so only where no other provider is asked for.
 
         Raises:
             MissingFile: There is no such file.
@@ -64,7 +71,8 @@ class OrtBackend:
             if threads < 1:
                 raise UsageError(f"threads must be at least 1, got {threads}")
             options.intra_op_num_threads = threads
-        # Native kernels of the m2f ops are registered with `options` here.
+        if native and list(providers) == ["CPUExecutionProvider"]:
+            _register(options, model)
         try:
             self._session = ort.InferenceSession(str(model), options, list(providers))
         except Exception as problem:  # its exceptions share no other base
@@ -123,6 +131,30 @@ class OrtBackend:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def _register(options: Any, model: Path) -> None:
+    """Gives a session the native kernels, or says once why not."""
+    found = library.find()
+    if found is not None:
+        try:
+            options.register_custom_ops_library(str(found))
+            return
+        except Exception as problem:  # its exceptions share no other base
+            why = f"{found} cannot be used: {_reason(problem)}"
+    elif _has_custom_ops(model):
+        why = f"m2f was installed without its native library; {library.HINT}"
+    else:
+        return
+    warnings.warn(f"{why}. Running the ops' portable form, which is slower", stacklevel=4)
+
+
+def _has_custom_ops(model: Path) -> bool:
+    """Whether the file names one of our ops. Reads it once; weights are mostly elsewhere."""
+    if model.stat().st_size == 0:
+        return False
+    with model.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return any(data.find(op.name.encode()) >= 0 for op in OPS)
 
 
 def _reason(problem: Exception) -> str:

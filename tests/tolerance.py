@@ -70,3 +70,30 @@ def deformable(value, sampling, sizes):
     reach = float(abs(sampling[..., :offsets]).max()) + max(max(size) for size in sizes)
     terms = 4 * sampling.shape[-1] // 6
     return (terms + 8) * unit * peak + 2 * (4 * reach * unit) * (2 * peak)
+
+
+UNIT_ROUNDOFF = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+
+
+def stored(bound, expected, storage):
+    """Adds the rounding of a result to what it is stored as (2^-24: half's subnormals)."""
+    if storage == "float32":
+        return bound
+    return bound + UNIT_ROUNDOFF[storage] * float(abs(expected).max() + bound) + 2.0**-24
+
+
+def attention(q, k, v, heads):
+    """Bounds the absolute error of one float32 masked attention output.
+
+    A score is a sum of D products (Higham 2002, section 3.1); an error e of scores changes
+    weights by a factor of at most exp(2 e); and the weights and the blend are sums over S
+    positions of terms that are at most the peak of v. 16 roundings for exp (its argument's
+    own rounding weighs at most |x| exp(x) < 1) and the division, 2 for each block of 64 whose
+    statistics are rescaled.
+    """
+    unit, depth, positions = 2.0**-24, q.shape[-1] // heads, k.shape[1]
+    rows = [abs(x).reshape(*x.shape[:2], heads, depth).max(axis=(0, 1)) for x in (q, k)]
+    score = float((rows[0] * rows[1]).sum(-1).max()) / depth**0.5
+    blocks = -(-positions // 64)
+    relative = 2 * (depth + 3) * unit * score + (positions + 2 * blocks + 16) * unit
+    return relative * float(abs(v).max())

@@ -159,6 +159,7 @@ def _verdicts(found: set[str], gpu: Iterable[Fact]) -> Iterable[Verdict]:
         return Verdict(use=use, state="no", why=f"run: {missing[0].install}")
 
     yield needs("run bundles on the CPU", "onnxruntime", "numpy", "pillow")
+    yield _native(found)
     yield needs("read and export checkpoints", "torch", "onnx", "safetensors")
     yield needs("check bundles against PyTorch", "torch", "onnxruntime")
     yield needs("use supervision's annotators", "supervision")
@@ -169,6 +170,23 @@ def _verdicts(found: set[str], gpu: Iterable[Fact]) -> Iterable[Verdict]:
         state="not yet",
         why=f"this version of m2f runs on the CPU only; {seen}",
     )
+
+
+def _native(found: set[str]) -> Verdict:
+    """Whether the custom ops have kernels here."""
+    use = "run the custom ops natively on the CPU"
+    if "onnxruntime" not in found:
+        return Verdict(use=use, state="no", why="onnxruntime is not installed")
+    try:
+        from m2f.plugins import library
+
+        path = library.find()
+        if path is None:
+            return Verdict(use=use, state="no", why=library.HINT)
+        why = f"with {library.instruction_set(path)} kernels, {path}"
+        return Verdict(use=use, state="yes", why=why)
+    except Exception as problem:  # a damaged file is a finding too
+        return Verdict(use=use, state="no", why=str(problem))
 
 
 def _facts(probes: Iterable[tuple[str, Callable[[], str]]]) -> Iterable[Fact]:
