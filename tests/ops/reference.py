@@ -9,7 +9,7 @@ def softmax(x):
 
 
 def ms_deform_attn(value, sampling, levels, *, heads, points):
-    """value [N, S, C], sampling [N, S, R]; Deformable DETR, eq. 2."""
+    """MSDeformAttn of value [N, S, C], sampling [N, S, R]; Deformable DETR, eq. 2."""
     n, s, c = value.shape
     count = heads * len(levels) * points
     offsets = sampling[..., : 2 * count].reshape(n, s, heads, len(levels), points, 2)
@@ -41,7 +41,7 @@ def centre(h, w):
 
 
 def masked_attention(q, k, v, mask_logits, *, heads):
-    """q [N, Q, C], k and v [N, S, C], mask_logits [N, Q, S]; Mask2Former, eq. 2."""
+    """MaskedAttention: q [N, Q, C], k, v [N, S, C], mask [N, Q, S]; Mask2Former, eq. 2."""
     n, _, c = q.shape
     q, k, v = (x.reshape(n, x.shape[1], heads, c // heads) for x in (q, k, v))
     scores = np.einsum("nqmd,nsmd->nmqs", q, k) / np.sqrt(c // heads)

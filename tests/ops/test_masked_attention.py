@@ -77,7 +77,7 @@ def test_other_storage_rounds_once(name, kernels, storage):
 
 @pytest.mark.parametrize("kernels", BACKENDS, ids=str)
 def test_large_scores_do_not_overflow(kernels):
-    """Scores of thousands: the softmax is a choice, its statistics are raised block by block."""
+    """Scores of thousands: softmax is a choice, its statistics are raised block by block."""
     case = Case(1, 9, 300, 2, 16, scale=30.0)
     error, bound = case.error(kernels)
     assert error <= bound
