@@ -218,16 +218,17 @@ inline Status* infer_shape(const CustomOp*, ShapeInferContext* context) {
   return functions.set_output_type_shape(context, 0, first);
 }
 
-template <class Op>
+// One per storage type, all of one name: ONNX Runtime picks by the types of a node's inputs.
+// ("Any type" is allowed for one input only before onnxruntime 1.19.)
+template <class Op, Element kElement>
 const CustomOp* custom_op() {
   static const CustomOp op = [] {
     CustomOp o{};
     o.version = kApiVersion;
     o.name = [](const CustomOp*) { return Op::kName; };
     o.execution_provider = [](const CustomOp*) -> const char* { return nullptr; };  // the CPU's
-    // Undefined means "any, and all the same"; compute() names the ones it takes.
-    o.input_type = [](const CustomOp*, size_t) { return Element::kUndefined; };
-    o.output_type = [](const CustomOp*, size_t) { return Element::kUndefined; };
+    o.input_type = [](const CustomOp*, size_t) { return kElement; };
+    o.output_type = [](const CustomOp*, size_t) { return kElement; };
     o.input_type_count = [](const CustomOp*) { return Op::kInputs + Op::kIsVariadic; };
     o.output_type_count = [](const CustomOp*) { return size_t{1}; };
     o.input_arity = [](const CustomOp*, size_t index) {
@@ -236,9 +237,9 @@ const CustomOp* custom_op() {
     o.output_arity = [](const CustomOp*, size_t) { return Arity::kRequired; };
     o.input_memory = [](const CustomOp*, size_t) { return int32_t{0}; };
     o.variadic_input_min = [](const CustomOp*) { return 0; };
-    o.variadic_input_is_homogeneous = [](const CustomOp*) { return 0; };
+    o.variadic_input_is_homogeneous = [](const CustomOp*) { return 1; };
     o.variadic_output_min = [](const CustomOp*) { return 0; };
-    o.variadic_output_is_homogeneous = [](const CustomOp*) { return 0; };
+    o.variadic_output_is_homogeneous = [](const CustomOp*) { return 1; };
     o.create_kernel_v2 = create_kernel<Op>;
     o.compute_v2 = compute<Op>;
     o.destroy = [](void* kernel) { delete static_cast<Kernel<Op>*>(kernel); };

@@ -1,6 +1,6 @@
 // The ops as an ONNX Runtime custom-op library: `SessionOptions.register_custom_ops_library`.
 
-#include <initializer_list>
+#include <cstring>
 
 #include "common/export.h"
 #include "ops/masked_attention/op.h"
@@ -87,6 +87,17 @@ struct MaskedAttention {
   }
 };
 
+template <class Op>
+Status* add(const Functions& functions, CustomOpDomain* domain, bool is_float_only) {
+  const CustomOp* ops[] = {custom_op<Op, Element::kFloat>(), custom_op<Op, Element::kFloat16>(),
+                           custom_op<Op, Element::kBFloat16>()};
+  for (const CustomOp* op : ops) {
+    if (Status* status = functions.custom_op_domain_add(domain, op)) return status;
+    if (is_float_only) break;
+  }
+  return nullptr;
+}
+
 }  // namespace
 }  // namespace m2f::ort
 
@@ -102,9 +113,10 @@ extern "C" M2F_EXPORT m2f::ort::Status* RegisterCustomOps(m2f::ort::SessionOptio
   if (domain == nullptr) {
     CustomOpDomain* made = nullptr;
     if (Status* status = functions.create_custom_op_domain(kDomain, &made)) return status;
-    for (const CustomOp* op : {custom_op<MsDeformAttn>(), custom_op<MaskedAttention>()}) {
-      if (Status* status = functions.custom_op_domain_add(made, op)) return status;
-    }
+    // onnxruntime 1.17 cannot tell the types of a variadic op of several types apart.
+    const bool is_float_only = std::strncmp(base->get_version(), "1.17.", 5) == 0;
+    if (Status* status = add<MsDeformAttn>(functions, made, is_float_only)) return status;
+    if (Status* status = add<MaskedAttention>(functions, made, is_float_only)) return status;
     domain = made;
   }
   return functions.add_custom_op_domain(options, domain);
