@@ -9,9 +9,11 @@
 #if defined(__CUDACC__)
 #define M2F_HD static __host__ __device__ __forceinline__
 #define M2F_HD_MEMBER static __host__ __device__ __forceinline__
+#define M2F_HD_METHOD __host__ __device__ __forceinline__
 #else
 #define M2F_HD [[maybe_unused]] static inline __attribute__((always_inline))
 #define M2F_HD_MEMBER static inline __attribute__((always_inline))
+#define M2F_HD_METHOD inline __attribute__((always_inline))
 #endif
 
 namespace m2f {

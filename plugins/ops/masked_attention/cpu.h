@@ -27,7 +27,7 @@ void attend(const Shape& s, const T* q, const T* k, const T* v, const T* mask, f
       dot += to_float(q[d]) * scale * to_float(k[i * s.channels + d]);
     }
     score[i] = sees_any && is_hidden(to_float(mask[i])) ? -INFINITY : dot;
-    best = std::fmax(best, score[i]);
+    best = at_least(score[i], best);
   }
   float sum = 0.0f;
   for (int64_t i = 0; i < s.positions; ++i) {

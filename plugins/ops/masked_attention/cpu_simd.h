@@ -83,13 +83,15 @@ M2F_HD void pack(const Work& work, const T* k, const T* v, int64_t count, Tile& 
   }
 }
 
-// score[r][i] = q[r] . key[i], for all keys of the block.
+// score[r][i] = q[r] . key[i]; left as it was where none of the rows sees any key nearby.
 template <int kRows>
-M2F_HD void multiply_keys(const Tile& t, const int32_t* query, int64_t depth) {
-  constexpr int kVectors = kLanes == 16 ? 4 : 2;  // rows * vectors sums stay in registers
+M2F_HD void multiply_keys(const Tile& t, const int32_t* query, int64_t depth, uint64_t seen) {
+  constexpr int kVectors = 2;  // rows * vectors sums stay in registers
+  constexpr uint64_t kNearby = (uint64_t{1} << (kVectors * kLanes)) - 1;
   const float* q[kRows];
   for (int r = 0; r < kRows; ++r) q[r] = t.q + query[r] * depth;
   for (int64_t i = 0; i < kKeys; i += kVectors * kLanes) {
+    if ((seen >> i & kNearby) == 0) continue;
     Floats sum[kRows][kVectors];
     for (int r = 0; r < kRows; ++r) {
       for (int v = 0; v < kVectors; ++v) sum[r][v] = splat<Floats>(0.0f);
@@ -161,13 +163,13 @@ M2F_HD void add_values(const Tile& t, const int32_t* query, const float* rescale
 template <int kRows>
 M2F_HD void advance(const Work& work, const Tile& t, const int32_t* query,
                     const uint64_t* seen) {
-  multiply_keys<kRows>(t, query, work.shape.depth());
-  float rescale[kRows];
   uint64_t any = 0;
+  for (int r = 0; r < kRows; ++r) any |= seen[r];
+  multiply_keys<kRows>(t, query, work.shape.depth(), any);
+  float rescale[kRows];
   for (int r = 0; r < kRows; ++r) {
     const int32_t i = query[r];
     rescale[r] = soften(t.score + r * kKeys, seen[r], t.best[i], t.weight[i]);
-    any |= seen[r];
   }
   int64_t d = 0;
   for (; d + 2 * kLanes <= work.padded; d += 2 * kLanes) {

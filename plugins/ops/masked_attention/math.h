@@ -14,7 +14,7 @@ struct Shape {
   int64_t channels;   // C
   int32_t heads;      // M
 
-  int64_t depth() const { return channels / heads; }
+  M2F_HD_METHOD int64_t depth() const { return channels / heads; }
 };
 
 // sigmoid(x) < 0.5, without computing it; 0, -0 and NaN are seen.

@@ -16,7 +16,7 @@ void attend(const Shape& s, const T* value, const T* offsets, const T* logits, f
             float centre_y, T* output) {
   float best = -INFINITY;
   float sum = 0.0f;
-  for (int32_t j = 0; j < s.samples(); ++j) best = std::fmax(best, to_float(logits[j]));
+  for (int32_t j = 0; j < s.samples(); ++j) best = at_least(to_float(logits[j]), best);
   for (int32_t j = 0; j < s.samples(); ++j) sum += std::exp(to_float(logits[j]) - best);
 
   for (int64_t d = 0; d < s.depth(); ++d) {

@@ -40,13 +40,21 @@ struct Taps {
   alignas(64) float share[4][kMaxSamples];
 };
 
-// Raw outputs of the linear layer, de-interleaved; what lies past the last sample is kept
-// harmless for the vectors that reach there.
+// Raw outputs of the linear layer, de-interleaved. What lies past the last sample, where
+// vectors reach, stays as clear() left it: at the query's own place, with no share.
 struct Raw {
   alignas(64) float x[kMaxSamples];
   alignas(64) float y[kMaxSamples];
   alignas(64) float logit[kMaxSamples];
+  alignas(64) float share[kMaxSamples];  // exp(logit - the largest)
 };
+
+M2F_HD void clear(Raw& raw) {
+  for (int32_t j = 0; j < kMaxSamples; ++j) {
+    raw.x[j] = raw.y[j] = 0.0f;
+    raw.logit[j] = -__builtin_inff();
+  }
+}
 
 template <class T>
 M2F_HD void read(const T* offsets, const T* logits, int32_t samples, Raw& raw) {
@@ -57,7 +65,7 @@ M2F_HD void read(const T* offsets, const T* logits, int32_t samples, Raw& raw) {
   }
 }
 
-// Unnormalised softmax in place; returns 1 / sum.
+// Softmax up to a factor, which is returned.
 M2F_HD float soften(Raw& raw, int32_t samples) {
   Floats best = load(raw.logit);
   for (int32_t j = kLanes; j < samples; j += kLanes) {
@@ -68,7 +76,7 @@ M2F_HD float soften(Raw& raw, int32_t samples) {
   Floats sum = splat<Floats>(0.0f);
   for (int32_t j = 0; j < samples; j += kLanes) {
     const Floats power = exp_nonpositive(load(raw.logit + j) - peak);
-    store_vector(power, raw.logit + j);
+    store_vector(power, raw.share + j);
     sum += power;
   }
   return 1.0f / total(sum);
@@ -85,7 +93,7 @@ M2F_HD void locate(const Work& work, const Raw& raw, float centre_x, float centr
     const Ints start = load(work.start + j);
     const auto x = around(coordinate(cx, load(raw.x + j), width), width);
     const auto y = around(coordinate(cy, load(raw.y + j), height), height);
-    const Floats weight = load(raw.logit + j) * scale;
+    const Floats weight = load(raw.share + j) * scale;
     const Ints upper = start + y.near * stride;
     const Ints lower = start + y.far * stride;
     const Floats upper_share = weight * y.near_share;
@@ -144,43 +152,49 @@ M2F_HD void blend_all(const float* column, const Work& work, const Taps& taps, T
   }
 }
 
+// What a row of a tile needs, stage by stage: a stage reads what the one before wrote some time
+// ago. One query at a time, each would wait for its own stores.
+struct Row {
+  Raw raw[kTileSide];
+  Taps taps[kTileSide];
+};
+
+// One head of the queries of one row of a tile.
+template <class T>
+M2F_HD void attend_row(const Work& work, const Tile& tile, int32_t y, int64_t n, int64_t m,
+                       Row& row) {
+  const Shape& s = work.shape;
+  const int32_t samples = s.samples();
+  const Level& own = s.level[tile.level];
+  const int32_t count = tile.right - tile.left;
+  const int64_t query = n * s.positions + own.start + int64_t{y} * own.width + tile.left;
+  const T* sampling = static_cast<const T*>(work.sampling) + query * s.sampling_width();
+  for (int32_t i = 0; i < count; ++i) {
+    const T* offsets = sampling + i * s.sampling_width();
+    const T* logits = offsets + int64_t{2} * s.heads * samples;
+    read(offsets + 2 * m * samples, logits + m * samples, samples, row.raw[i]);
+  }
+  const float centre_y = (static_cast<float>(y) + 0.5f) / static_cast<float>(own.height);
+  for (int32_t i = 0; i < count; ++i) {
+    const float x = static_cast<float>(tile.left + i) + 0.5f;
+    const float scale = soften(row.raw[i], samples);
+    locate(work, row.raw[i], x / static_cast<float>(own.width), centre_y, scale, row.taps[i]);
+  }
+  const float* column = work.columns + (n * s.heads + m) * s.positions * work.padded;
+  T* output = static_cast<T*>(work.output) + query * s.channels + m * s.depth();
+  for (int32_t i = 0; i < count; ++i) {
+    blend_all(column, work, row.taps[i], output + i * s.channels);
+  }
+}
+
 template <class T>
 void attend_as(const Work& work, int64_t task) {
-  const Shape& s = work.shape;
-  const int64_t tile = task % work.tiles();
-  const int64_t head = task / work.tiles();  // (n, m)
-  const int64_t n = head / s.heads;
-  const int64_t m = head % s.heads;
-  const int32_t samples = s.samples();
-  const float* column = work.columns + head * s.positions * work.padded;
-  const T* sampling =
-      static_cast<const T*>(work.sampling) + n * s.positions * s.sampling_width();
-  T* output = static_cast<T*>(work.output) + n * s.positions * s.channels + m * s.depth();
-
-  Taps taps;
-  Raw raw;
-  for (int32_t j = 0; j < kMaxSamples; ++j) raw.x[j] = raw.y[j] = 0.0f;
-
-  int64_t query = tile * kQueryTile;
-  const int64_t end = query + kQueryTile < s.positions ? query + kQueryTile : s.positions;
-  for (int32_t l = 0; l < s.levels; ++l) {
-    const Level& own = s.level[l];
-    const int64_t level_end = own.start + int64_t{own.height} * own.width;
-    for (; query < end && query < level_end; ++query) {
-      const int32_t i = static_cast<int32_t>(query) - own.start;
-      const float x =
-          (static_cast<float>(i % own.width) + 0.5f) / static_cast<float>(own.width);
-      const float y =
-          (static_cast<float>(i / own.width) + 0.5f) / static_cast<float>(own.height);
-      const T* offsets = sampling + query * s.sampling_width();
-      const T* logits = offsets + int64_t{2} * s.heads * samples;
-      read(offsets + 2 * m * samples, logits + m * samples, samples, raw);
-      for (int32_t j = samples; j < (samples + kLanes - 1) / kLanes * kLanes; ++j) {
-        raw.logit[j] = -__builtin_inff();  // no share for lanes past the last sample
-      }
-      const float scale = soften(raw, samples);
-      locate(work, raw, x, y, scale, taps);
-      blend_all(column, work, taps, output + query * s.channels);
+  const Tile tile = work.tile(task % work.tiles());
+  Row row;
+  for (Raw& raw : row.raw) clear(raw);
+  for (int64_t m = 0; m < work.shape.heads; ++m) {
+    for (int32_t y = tile.top; y < tile.bottom; ++y) {
+      attend_row<T>(work, tile, y, task / work.tiles(), m, row);
     }
   }
 }

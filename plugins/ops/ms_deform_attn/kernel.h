@@ -5,8 +5,15 @@
 
 namespace m2f::ms_deform_attn {
 
-constexpr int32_t kPackRows = 256;   // positions one task copies
-constexpr int32_t kQueryTile = 512;  // queries of one head in one task
+constexpr int32_t kPackRows = 256;  // positions one task copies
+constexpr int32_t kTileSide = 16;   // queries of one task, in both directions
+
+// Queries of one task: a rectangle of one level.
+struct Tile {
+  int32_t level;
+  int32_t top, bottom;  // rows [top, bottom)
+  int32_t left, right;  // columns [left, right)
+};
 
 // One call, split into tasks that any thread may run: first pack() for each of pack_tasks(),
 // then attend() for each of tasks(). What a task computes does not depend on the others.
@@ -29,10 +36,31 @@ struct Work {
   alignas(64) int32_t stride[kMaxSamples];
   alignas(64) int32_t start[kMaxSamples];
 
-  int64_t packs_per_image() const { return (shape.positions + kPackRows - 1) / kPackRows; }
-  int64_t pack_tasks() const { return shape.batch * packs_per_image(); }
-  int64_t tiles() const { return (shape.positions + kQueryTile - 1) / kQueryTile; }
-  int64_t tasks() const { return shape.batch * shape.heads * tiles(); }
+  M2F_HD_METHOD int64_t packs_per_image() const {
+    return (shape.positions + kPackRows - 1) / kPackRows;
+  }
+  M2F_HD_METHOD int64_t pack_tasks() const { return shape.batch * packs_per_image(); }
+
+  M2F_HD_MEMBER int32_t tiles_along(int32_t side) { return (side + kTileSide - 1) / kTileSide; }
+  M2F_HD_METHOD int64_t tiles_of(const Level& level) const {
+    return int64_t{tiles_along(level.height)} * tiles_along(level.width);
+  }
+  M2F_HD_METHOD int64_t tiles() const {
+    int64_t count = 0;
+    for (int32_t l = 0; l < shape.levels; ++l) count += tiles_of(shape.level[l]);
+    return count;
+  }
+  M2F_HD_METHOD Tile tile(int64_t index) const {
+    int32_t l = 0;
+    for (; index >= tiles_of(shape.level[l]); ++l) index -= tiles_of(shape.level[l]);
+    const Level& level = shape.level[l];
+    const int32_t across = tiles_along(level.width);
+    const int32_t top = static_cast<int32_t>(index / across) * kTileSide;
+    const int32_t left = static_cast<int32_t>(index % across) * kTileSide;
+    return {l, top, top + kTileSide < level.height ? top + kTileSide : level.height, left,
+            left + kTileSide < level.width ? left + kTileSide : level.width};
+  }
+  M2F_HD_METHOD int64_t tasks() const { return shape.batch * tiles(); }
 };
 
 }  // namespace m2f::ms_deform_attn

@@ -12,7 +12,7 @@
 namespace m2f::ms_deform_attn {
 
 constexpr int32_t kMaxLevels = 8;
-constexpr int32_t kMaxSamples = 256;  // levels * points
+constexpr int32_t kMaxSamples = 64;  // levels * points
 
 struct Level {
   int32_t height;  // pixels, at least 1
@@ -29,9 +29,9 @@ struct Shape {
   int32_t levels;     // L
   Level level[kMaxLevels];
 
-  int64_t depth() const { return channels / heads; }
-  int32_t samples() const { return levels * points; }
-  int64_t sampling_width() const { return int64_t{3} * heads * samples(); }
+  M2F_HD_METHOD int64_t depth() const { return channels / heads; }
+  M2F_HD_METHOD int32_t samples() const { return levels * points; }
+  M2F_HD_METHOD int64_t sampling_width() const { return int64_t{3} * heads * samples(); }
 };
 
 // The two pixels around a coordinate along one axis. Both lie in the level always, so that a
