@@ -78,6 +78,34 @@ def test_the_wheel_holds_the_data(names):
     assert len(names) == len(set(names))
 
 
+@pytest.fixture(scope="session")
+def has_compiler():
+    return any(map(shutil.which, ("c++", "g++", "clang++")))
+
+
+def test_the_wheel_holds_the_native_library_where_it_can_be_built(names, has_compiler):
+    assert ("m2f/plugins/libm2f_ort.so" in names) == has_compiler
+
+
+def test_without_a_compiler_it_is_pure_python(sources, tmp_path):
+    """The library is optional: an install must not fail for want of g++."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name in ("cmake", "ninja", "make", "sh", "uname"):
+        if path := shutil.which(name):
+            (tools / name).symlink_to(path)
+    said = run(
+        *(sys.executable, "-m", "build", "--wheel", "--outdir", tmp_path, sources),
+        env={k: v for k, v in os.environ.items() if k not in ("CC", "CXX")} | {"PATH": tools},
+    )
+    assert "no C++ compiler found" in said
+    (file,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(file) as archive:
+        inside = archive.namelist()
+    assert "m2f/plugins/library.py" in inside
+    assert not [name for name in inside if name.endswith(".so")]
+
+
 def test_the_source_distribution_holds_each_file_once(wheel):
     (file,) = wheel.parent.glob("*.tar.gz")
     with tarfile.open(file) as archive:
@@ -104,19 +132,21 @@ def interpreter(version):
 IMPORTS = """
 import json, sys
 import m2f, m2f.run, m2f.runtime.session, m2f.bundle
-from m2f.plugins import OPS
+from m2f.plugins import OPS, library
 from m2f.models.presets import PRESETS
 import importlib.util as find
 print(json.dumps({
     "ops": len(OPS), "presets": len(PRESETS), "where": m2f.__file__,
     "torch": "torch" in sys.modules,
+    "library": str(library.find()),
+    "kernels": library.find() and library.instruction_set(library.find()),
     "claimed": [n for n in ("models", "runtime", "export", "plugins") if find.find_spec(n)],
 }))
 """
 
 
 @pytest.mark.parametrize("version", PYTHONS)
-def test_it_works_where_only_bundles_run(wheel, tmp_path, version):
+def test_it_works_where_only_bundles_run(wheel, tmp_path, version, has_compiler):
     """A fresh environment of that Python, without PyTorch, outside the tree."""
     python = tmp_path / "venv/bin/python"
     run(interpreter(version), "-m", "venv", tmp_path / "venv")
@@ -127,6 +157,9 @@ def test_it_works_where_only_bundles_run(wheel, tmp_path, version):
     assert found["where"].startswith(str(tmp_path))
     assert (found["ops"], found["torch"], found["claimed"]) == (2, False, [])
     assert found["presets"] > 0
+    if has_compiler:
+        assert found["library"].startswith(str(tmp_path))
+        assert found["kernels"]
 
     m2f = python.with_name("m2f")
     assert "export" in run(m2f, "--help", cwd=tmp_path)
@@ -136,9 +169,12 @@ def test_it_works_where_only_bundles_run(wheel, tmp_path, version):
     assert states["read and export checkpoints"] == "no"
 
 
-def test_an_editable_install_sees_the_tree(sources, tmp_path):
+def test_an_editable_install_sees_the_tree(sources, tmp_path, has_compiler):
     python = tmp_path / "venv/bin/python"
     run(sys.executable, "-m", "venv", tmp_path / "venv")
     run(python, "-m", "pip", "install", "-qq", "--no-deps", "--editable", sources)
     probe = "import m2f.models, m2f.errors; print(m2f.errors.__file__)"
     assert run(python, "-c", probe, cwd=tmp_path).strip() == str(sources / "src/m2f/errors.py")
+    probe = "from m2f.plugins import library; print(library.find())"
+    library = run(python, "-c", probe, cwd=tmp_path).strip()
+    assert library.startswith(str(tmp_path / "venv")) == has_compiler
