@@ -66,13 +66,40 @@ M2F_HD Tile tile_in(const Work& work, float* memory) {
   return t;
 }
 
+// Copies [rows, D] with a stride of `channels` to its transpose [D, 64].
+template <class T>
+M2F_HD void transpose(const T* from, int64_t rows, int64_t depth, int64_t channels, float* to) {
+  constexpr int64_t kFew = 4;  // a count the compiler knows becomes shuffles
+  int64_t i = 0;
+  for (; i + kFew <= rows; i += kFew) {
+    const T* row = from + i * channels;
+    int64_t d = 0;
+    for (; d + kFew <= depth; d += kFew) {
+      float square[kFew][kFew];
+      for (int64_t r = 0; r < kFew; ++r) {
+        for (int64_t c = 0; c < kFew; ++c) square[c][r] = to_float(row[r * channels + d + c]);
+      }
+      for (int64_t c = 0; c < kFew; ++c) {
+        __builtin_memcpy(to + (d + c) * kKeys + i, square[c], sizeof square[c]);
+      }
+    }
+    for (; d < depth; ++d) {
+      for (int64_t r = 0; r < kFew; ++r)
+        to[d * kKeys + i + r] = to_float(row[r * channels + d]);
+    }
+  }
+  for (; i < rows; ++i) {
+    for (int64_t d = 0; d < depth; ++d) to[d * kKeys + i] = to_float(from[i * channels + d]);
+  }
+}
+
 // Keys past the last are zero: they are hidden, and must not be NaN.
 template <class T>
 M2F_HD void pack(const Work& work, const T* k, const T* v, int64_t count, Tile& t) {
   const int64_t depth = work.shape.depth();
   const int64_t channels = work.shape.channels;
+  transpose(k, count, depth, channels, t.keys);
   for (int64_t i = 0; i < count; ++i) {
-    for (int64_t d = 0; d < depth; ++d) t.keys[d * kKeys + i] = to_float(k[i * channels + d]);
     float* row = t.values + i * work.padded;
     for (int64_t d = 0; d < depth; ++d) row[d] = to_float(v[i * channels + d]);
     for (int64_t d = depth; d < work.padded; ++d) row[d] = 0.0f;

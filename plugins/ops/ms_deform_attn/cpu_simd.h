@@ -58,7 +58,18 @@ M2F_HD void clear(Raw& raw) {
 
 template <class T>
 M2F_HD void read(const T* offsets, const T* logits, int32_t samples, Raw& raw) {
-  for (int32_t j = 0; j < samples; ++j) {
+  constexpr int32_t kFew = 4;  // a count the compiler knows becomes shuffles
+  int32_t j = 0;
+  for (; j + kFew <= samples; j += kFew) {
+    float xy[2 * kFew];
+    for (int32_t i = 0; i < 2 * kFew; ++i) xy[i] = to_float(offsets[2 * j + i]);
+    for (int32_t i = 0; i < kFew; ++i) {
+      raw.x[j + i] = xy[2 * i];
+      raw.y[j + i] = xy[2 * i + 1];
+      raw.logit[j + i] = to_float(logits[j + i]);
+    }
+  }
+  for (; j < samples; ++j) {
     raw.x[j] = to_float(offsets[2 * j]);
     raw.y[j] = to_float(offsets[2 * j + 1]);
     raw.logit[j] = to_float(logits[j]);
