@@ -179,8 +179,8 @@ def main() -> None:
         parser.exit(1, f"{library.HINT}\n")
     print(
         f"ONNX Runtime {onnxruntime.__version__}, {given.threads} threads, "
-        f"{library.instruction_set(found)}; "
-        f"milliseconds{' of CPU time' if given.cpu_time else ''}, median (quartiles) of {given.runs}"
+        f"{library.instruction_set(found)}; milliseconds"
+        f"{' of CPU time' if given.cpu_time else ''}, median (quartiles) of {given.runs}"
     )
     for size in given.size:
         cases = [deformable(size)]
