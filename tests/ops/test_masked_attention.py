@@ -152,3 +152,19 @@ def test_wrong_shapes_name_both_sizes(kernels, index, shape, sentence):
     arrays[index] = np.zeros(shape, "f")
     with pytest.raises(ValueError, match=sentence):
         kernels.masked_attention(*arrays, heads=2)
+
+
+@pytest.mark.parametrize("storage", ["float16", "bfloat16"])
+@pytest.mark.parametrize("kernels", BACKENDS, ids=str)
+def test_ties_round_to_even(kernels, storage):
+    """The mean of two neighbours lies between them: subnormal, normal, the largest."""
+    largest = {"float16": 0x7BFF, "bfloat16": 0x7EFF}[storage]
+    low = np.unique(np.r_[np.arange(0, largest, 97), 0x3FF, 0x400, largest - 1]).astype(
+        np.uint16
+    )
+    bits = np.stack([low, low + 1])
+    pair = loaded(bits.view(np.uint16 if storage == "bfloat16" else np.float16), storage)
+    zeros = np.zeros((1, 2, len(low)), np.float32)
+    inputs = (zeros[:, :1], zeros, pair[None].astype(np.float32), zeros[:, :1, :2])
+    actual = kernels.masked_attention(*inputs, heads=1, storage=storage)
+    assert (actual.view(np.uint16) == np.where(low % 2, low + 1, low)).all()
