@@ -12,6 +12,9 @@ RUN := $(VENV)/bin
 PIP := $(RUN)/python -m pip --disable-pip-version-check --no-input
 INSTALL := $(PIP) install -qq --constraint constraints.txt
 
+# What an editable install compiles, once.
+NATIVE := CMakeLists.txt plugins/CMakeLists.txt $(shell find plugins -name '*.h' -o -name '*.cc')
+
 .PHONY: help demo test clean
 .SUFFIXES:
 
@@ -32,7 +35,7 @@ $(VENV)/pip.stamp: constraints.txt
 	@$(INSTALL) --upgrade pip
 	@touch $@
 
-$(VENV)/export.stamp: $(VENV)/pip.stamp pyproject.toml constraints.txt
+$(VENV)/export.stamp: $(VENV)/pip.stamp pyproject.toml constraints.txt $(NATIVE)
 	@echo "installing m2f and PyTorch into $(VENV); this takes minutes the first time only"
 	@$(INSTALL) --editable '.[export]'
 	@touch $@
