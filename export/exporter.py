@@ -32,7 +32,7 @@ from m2f.export.algebra import ALL, Algebra
 from m2f.export.graph import OPSET, Array
 from m2f.export.network import onnx_from_weights
 from m2f.export.onnx_file import save
-from m2f.plugins import OPS
+from m2f.plugins import OPS, library
 
 if TYPE_CHECKING:
     from m2f.models.checkpoint import Checkpoint
@@ -185,7 +185,8 @@ def _parity(checkpoint: Checkpoint, path: Path, profile: InputProfile) -> Parity
     image, image_size = check_image(profile)
     model = model_from_weights(checkpoint.config, checkpoint.weights)
     reference = TorchSide(model, checkpoint.metadata.preprocess)
-    exported = OnnxSide(path, checkpoint.config.transformer_decoder.layers)
+    layers = checkpoint.config.transformer_decoder.layers
+    exported = OnnxSide(path, layers, library=library.find())  # what a session would run
     found = compare(reference, exported, image, image_size)
     if not found.is_within(LIMIT):
         raise CheckFailed(

@@ -183,7 +183,7 @@ class OnnxSide:
         self.model = onnx.load(str(path), load_external_data=False)
         self.decisions = [attention_logits(i) for i in range(layers)]
         form = "plugin" if self.model.functions else "portable"
-        kernels = "" if library is None else ", native kernels"
+        kernels = ", native kernels" if library and self.model.functions else ""
         self.name = f"ONNX Runtime {ort.__version__}, {form}{kernels}"
         missing = set(self.decisions) - {o for n in self.model.graph.node for o in n.output}
         if missing:
