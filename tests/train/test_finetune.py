@@ -30,7 +30,7 @@ def panoptic(data):
     return open_data(data, task="panoptic")
 
 
-def test_learns_and_is_judged_by_m2f_eval(tmp_path, data, panoptic, one_thread):
+def test_learns_and_is_judged_by_m2f_eval(tmp_path, data, panoptic):
     settings = dataclasses.replace(QUICK, steps=80, rate=3e-3, batch=6, test_size=(64, 64))
     report = finetune(fresh(), panoptic, tmp_path / "out", settings=settings)
     assert report.loss.last < 0.3 * report.loss.first

@@ -30,7 +30,7 @@ def batch(step):
 
 
 @pytest.mark.slow
-def test_a_short_training_from_nothing_reaches_its_quality(tmp_path, one_thread):
+def test_a_short_training_from_nothing_reaches_its_quality(tmp_path):
     recipe = Recipe(
         steps=250,
         warmup=20,
