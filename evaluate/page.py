@@ -90,7 +90,7 @@ def write_page(
         "<!doctype html>",
         f'<html lang="en"><meta charset="utf-8"><title>{title}</title>',
         f"<style>{_STYLE}</style><h1>{title}</h1>",
-        f"<p>{len(report.images)} images; all figures in percent.</p>",
+        f"<p>{len(report.images)} images; in percent, but for the numbers of categories.</p>",
         _table(["metric", ""], [(name, values) for name, values in headings.items()]),
         "".join(f"<p>Note: {escape(text)}.</p>" for text in report.remarks()),
         f"<h2>The {len(shown)} worst images</h2>",
