@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from m2f.bundle import disk_errors
 from m2f.config import Category, Task
 from m2f.errors import MissingDependency, UsageError
+from m2f.files import replacing
 from m2f.runtime.images import Source, decode
 from m2f.runtime.masks import Mask, PackedMasks
 
@@ -296,15 +295,5 @@ class Prediction:
 
 
 def _save_png(path: Path, image: Image.Image) -> None:
-    """Writes beside ``path`` and renames, so that nobody meets half a file."""
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                image.save(stream, format="PNG")
-            Path(name).chmod(0o644)
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+    with replacing(path) as stream:
+        image.save(stream, format="PNG")
