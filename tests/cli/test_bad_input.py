@@ -281,16 +281,23 @@ def test_full_disk(refused, checkpoint, exported, photo, tmp_path, monkeypatch):
 MAIN = "import torch, sys; from m2f.cli import main; sys.argv[0] = 'm2f'; main()"
 
 
-def start(*words, **options):
+def start(*words, before=lambda: None):
+    """Starts a command of its own; ``before`` runs in the new process."""
+
+    def prepare():
+        # A process in the background ignores SIGINT, and so would what it starts.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        before()
+
     command = [sys.executable, "-c", MAIN, *map(str, words)]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **options)
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=prepare)
 
 
 def test_writing_that_really_fails(checkpoint, tmp_path):
     def limit():
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 
-    process = start("export", checkpoint, "-o", tmp_path / "out.m2f", preexec_fn=limit)
+    process = start("export", checkpoint, "-o", tmp_path / "out.m2f", before=limit)
     _, stderr = process.communicate(timeout=120)
     assert process.returncode == 3
     assert "out.m2f: cannot be written: File too large" in stderr
