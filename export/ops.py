@@ -161,7 +161,7 @@ def ms_deform_attn_body(
     product per query, head and level. Coordinates are in pixels of their level, so the
     module's division of offsets by the level's size has nothing to undo.
     """
-    levels, per_level = len(sizes), heads * points
+    levels = len(sizes)
     total = heads * levels * points
     offsets, logits = g.ops(
         "Split", sampling, g.ints(2 * total, total), outputs=2, name="sampling", axis=-1
@@ -200,7 +200,6 @@ def ms_deform_attn_body(
         share = g.op("Unsqueeze", share, g.constant([3], np.int64))
         blends.append(g.op("MatMul", share, samples))  # [N, S, M, 1, D]
         start = areas[level] if level == 0 else g.arithmetic("Add", start, areas[level])
-    assert per_level * levels == total
     summed = g.op("Add", g.op("Add", blends[0], blends[1]), blends[2])
     return g.op("Reshape", summed, g.ints(0, -1, channels))
 

@@ -1,15 +1,13 @@
-"""Panoptic quality (Kirillov et al., CVPR 2019), small: to watch a model learn.
-
-Rules of the official panopticapi where they apply to scenes: a pair matches if it agrees in
-class and its IoU, void left out, is above one half; a prediction that is mostly void counts
-neither way. Scenes have no crowds.
-"""
+"""Panoptic quality of drawn scenes, to watch a model learn; counted by `m2f.evaluate.pq`."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+from m2f.evaluate.pq import Tally, tally
+from m2f.evaluate.truth import PanopticTruth, TruthSegment
 
 
 class Quality(NamedTuple):
@@ -34,8 +32,22 @@ class PanopticQuality:
     """
 
     def __init__(self, classes: int) -> None:
-        self.iou = np.zeros(classes)
-        self.hits, self.false, self.missed = (np.zeros(classes, np.int64) for _ in range(3))
+        self.tallies = [Tally() for _ in range(classes)]
+
+    @property
+    def hits(self) -> npt.NDArray[np.int64]:
+        """Matched pairs of each class, [K]."""
+        return np.array([one.tp for one in self.tallies])
+
+    @property
+    def false(self) -> npt.NDArray[np.int64]:
+        """Segments found without a match, [K]."""
+        return np.array([one.fp for one in self.tallies])
+
+    @property
+    def missed(self) -> npt.NDArray[np.int64]:
+        """True segments without a match, [K]."""
+        return np.array([one.fn for one in self.tallies])
 
     def add(
         self,
@@ -52,36 +64,20 @@ class PanopticQuality:
             true: The same of the truth; 0 is void.
             true_classes: Class index of each id in ``true``.
         """
-        width = int(found.max()) + 1
-        pairs = np.bincount((true.astype(np.int64) * width + found).ravel())
-        table = np.zeros((int(true.max()) + 1, width), np.int64)
-        table.ravel()[: len(pairs)] = pairs
-        true_area, found_area, void = table.sum(1), table.sum(0), table[0]
-        matched_true, matched_found = set(), set()
-        for t, f in zip(*np.nonzero(table), strict=True):
-            if not t or not f or true_classes[int(t)] != found_classes[int(f)]:
-                continue
-            union = true_area[t] + found_area[f] - table[t, f] - void[f]
-            if (iou := table[t, f] / union) > 0.5:
-                self.iou[true_classes[int(t)]] += iou
-                self.hits[true_classes[int(t)]] += 1
-                matched_true.add(t)
-                matched_found.add(f)
-        for t, kind in true_classes.items():
-            if t not in matched_true:
-                self.missed[kind] += 1
-        for f, kind in found_classes.items():
-            if f not in matched_found and void[f] <= 0.5 * found_area[f]:
-                self.false[kind] += 1
+        segments = tuple(
+            TruthSegment(id=i, category_id=kind, is_crowd=False)
+            for i, kind in true_classes.items()
+        )
+        truth = PanopticTruth(ids=true.astype(np.int32), segments=segments)
+        for kind, counted in tally(truth, found.astype(np.int32), found_classes).items():
+            self.tallies[kind].add(counted)
 
     def of_class(self, index: int) -> Quality | None:
         """Quality of a class; None if it was neither there nor found."""
-        hits = int(self.hits[index])
-        segments = hits + 0.5 * (self.false[index] + self.missed[index])
-        if not segments:
+        one = self.tallies[index]
+        if one.pq is None or one.sq is None or one.rq is None:
             return None
-        sq = float(self.iou[index]) / hits if hits else 0.0
-        return Quality(float(self.iou[index] / segments), sq, float(hits / segments))
+        return Quality(one.pq, one.sq, one.rq)
 
     def mean(self, classes: Sequence[int]) -> Quality:
         """Mean over those of these classes that occurred."""
