@@ -12,7 +12,7 @@ def data(tmp_path_factory):
     return write_easy(tmp_path_factory.mktemp("easy"), range(1000, 1016))
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def one_thread():
     """One core: the steps are so small that two would wait for each other."""
     before = torch.get_num_threads()
