@@ -1,4 +1,4 @@
-"""ONNX files: weights in, whole files out, and the checks a stranger's tools would make."""
+"""ONNX files: weights in, whole files out and back, and a stranger's checks."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,10 +6,11 @@ from typing import BinaryIO
 
 import numpy as np
 import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import helper, numpy_helper
 
 from m2f.bundle import MODEL, WEIGHTS
-from m2f.errors import ExportError
+from m2f.errors import BundleError, ExportError
 from m2f.export.graph import Array
 
 LARGEST_INLINE = 1_800_000_000
@@ -18,6 +19,27 @@ LARGEST_INLINE = 1_800_000_000
 SMALL = 1024
 """Bytes up to which an array stays in the graph's own file: shapes and constants, which a
 parser wants to see."""
+
+
+def load(path: Path) -> tuple[onnx.ModelProto, dict[str, Array]]:
+    """Reads a bundle's ONNX file.
+
+    Args:
+        path: Of model.onnx, whose weights may lie beside it.
+
+    Returns:
+        The model without its initializers, and their data by name: what `save` takes.
+
+    Raises:
+        BundleError: It is not an ONNX file.
+    """
+    try:
+        model = onnx.load(str(path))
+    except (DecodeError, onnx.checker.ValidationError, OSError) as problem:
+        raise BundleError(f"{path}: is not an ONNX file; export it again") from problem
+    arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    del model.graph.initializer[:]
+    return model, arrays
 
 
 def save(

@@ -30,6 +30,8 @@ MODEL = "model.onnx"
 WEIGHTS = "model.onnx.data"
 
 Form = Literal["plugin", "portable"]
+Base = Literal["fp32", "fp16", "bf16"]
+Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +113,29 @@ class Parity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Quantization:
+    """How a network's 8-bit numbers were chosen.
+
+    Attributes:
+        base: Type of what is not quantised.
+        target: Whose fusions the file is made for: "tensorrt" or "onnxruntime".
+        method: How ranges were chosen.
+        images: How many they were taken from.
+        calibration: SHA-256 of what the ranges were computed from.
+        layers: How many layers are quantised.
+        kept: Layers that could be and are not.
+    """
+
+    base: Base
+    target: Literal["tensorrt", "onnxruntime"]
+    method: str
+    images: int
+    calibration: str
+    layers: int
+    kept: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Op:
     """A custom op the file uses: its domain, name and version."""
 
@@ -145,7 +170,9 @@ class Manifest:
         name: What to call the model.
         created: UTC, ISO 8601.
         form: "plugin" (nodes of the `m2f` domain) or "portable" (standard ONNX only).
-        precision: "fp32".
+        precision: Type of most of the network's arithmetic.
+        wide: Layers that stay in float32 where precision is half: their values would overflow.
+        quantization: How 8-bit numbers were chosen; None without them.
         opset: ONNX opset of the default domain.
         algebra: Exact rewrites made at export; see `m2f.export.algebra`.
         ops: Custom ops used, with versions; empty for the portable form.
@@ -161,7 +188,9 @@ class Manifest:
     metadata: Metadata
     profile: InputProfile
     form: Form
-    precision: Literal["fp32"] = "fp32"
+    precision: Precision = "fp32"
+    wide: tuple[str, ...] = ()
+    quantization: Quantization | None = None
     opset: int
     algebra: tuple[str, ...] = ()
     ops: tuple[Op, ...] = ()
