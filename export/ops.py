@@ -48,36 +48,46 @@ class Lowering:
         heads: int,
         points: int,
         channels: int,
+        value_scale: float | None = None,
     ) -> Value:
         """Deformable attention of the levels' pixels over the levels; see its op.toml.
 
         Args:
             g: The graph.
-            value: [N, S, C].
+            value: [N, S, C], float32; int8 where it has a scale.
             sampling: [N, S, M * L * P * 3].
             levels: The feature maps the levels came from, [N, C, H, W] each.
             sizes: Height and width of each.
             heads: M.
             points: P.
             channels: C.
+            value_scale: What one step of an int8 value is worth. A model has it at all of
+                these ops or at none, for they share one function.
         """
+        counts = {"heads": heads, "points": points, "channels": channels}
         if self.form == "portable":
-            return ms_deform_attn_body(
-                g, value, sampling, sizes, heads=heads, points=points, channels=channels
-            )
+            if value_scale is not None:
+                value = _dequantised(g, value, g.constant(value_scale))
+            return ms_deform_attn_body(g, value, sampling, sizes, **counts)
         flat = [d for size in sizes for d in size]
         fixed = all(isinstance(d, int) for d in flat)
         inputs = [value, sampling] + ([] if fixed else list(levels))
-        attributes = {"heads": heads, "points": points, "level_shapes": flat if fixed else None}
+        attributes = {
+            "heads": heads,
+            "points": points,
+            "level_shapes": flat if fixed else None,
+            "value_scale": value_scale,
+        }
         if MS_DEFORM_ATTN.name not in self.functions:
             body, names = Graph(is_function=True), ["value", "sampling"]
             inside: Sequence[tuple[Dim, Dim]] = sizes
             if not fixed:
                 names += [f"level_{i}" for i in range(len(levels))]
                 inside = [_spatial_size(body, name) for name in names[2:]]
-            output = ms_deform_attn_body(
-                body, "value", "sampling", inside, heads=heads, points=points, channels=channels
-            )
+            real = "value"
+            if value_scale is not None:
+                real = _dequantised(body, "value", _attribute(body, "value_scale"))
+            output = ms_deform_attn_body(body, real, "sampling", inside, **counts)
             self._define(MS_DEFORM_ATTN, body, names, output, attributes)
         return _node(g, MS_DEFORM_ATTN, inputs, attributes)
 
@@ -132,6 +142,23 @@ _TENSORRT = {"plugin_version": "1", "plugin_namespace": "m2f"}
 def _node(g: Graph, spec: OpSpec, inputs: Sequence[Value], attributes: dict[str, Any]) -> Value:
     name = spec.name
     return g.op(name, *inputs, name=name, domain=spec.domain, **attributes, **_TENSORRT)
+
+
+def _attribute(body: Graph, name: str) -> Value:
+    """A float attribute of the node that calls the function, as a tensor."""
+    node = helper.make_node("Constant", [], [name], name=name)
+    node.attribute.add(name="value_float", ref_attr_name=name, type=onnx.AttributeProto.FLOAT)
+    body.nodes.append(node)
+    return name
+
+
+def _dequantised(g: Graph, value: Value, scale: Value) -> Value:
+    """An int8 value times its scale.
+
+    The zero point is written out: without one ONNX Runtime (1.32) moves the node past others
+    as if the value were uint8.
+    """
+    return g.op("DequantizeLinear", value, scale, g.constant(0, np.int8))
 
 
 def _spatial_size(g: Graph, feature_map: Value) -> tuple[Dim, Dim]:

@@ -37,7 +37,7 @@ int report(const Status& status, char* message, size_t size) {
 // Runs `call` and turns whatever goes wrong into a sentence.
 template <class Call>
 int guarded(int isa, int storage, int threads, char* message, size_t size, Call call) {
-  if (storage < 0 || storage > 2) {
+  if (storage < 0 || storage > static_cast<int>(Storage::kBFloat16)) {
     return report(error("storage is 0, 1 or 2, got %d", storage), message, size);
   }
   if (threads < 1)
@@ -62,23 +62,29 @@ M2F_EXPORT const char* m2f_kernels(int isa) {
   return found == nullptr ? nullptr : found->name;
 }
 
-// `isa` -1 runs the plain loops. Shapes are those of op.toml; storage as in common/storage.h.
-M2F_EXPORT int m2f_ms_deform_attn(int isa, int storage, int threads, const void* value,
+// `isa` -1 runs the plain loops. Shapes are those of op.toml; storage as in common/storage.h,
+// `value_storage` apart that of all tensors.
+M2F_EXPORT int m2f_ms_deform_attn(int isa, int storage, int threads, int value_storage,
+                                  float value_scale, const void* value,
                                   const int64_t* value_shape, const void* sampling,
-                                  const int64_t* sampling_shape, const int64_t* levels,
+                                  const int64_t* sampling_shape, const int64_t* sides,
                                   int64_t level_count, int64_t heads, int64_t points,
                                   void* output, char* message, size_t message_size) {
   return guarded(isa, storage, threads, message, message_size, [&](Parallel parallel) {
+    const ms_deform_attn::Attributes attributes = {heads, points};
+    const ms_deform_attn::Format format = {static_cast<Storage>(value_storage),
+                                           static_cast<Storage>(storage), value_scale};
     ms_deform_attn::Shape shape;
-    const Status status = ms_deform_attn::make_shape(value_shape, sampling_shape, levels,
-                                                     level_count, {heads, points}, &shape);
+    Status status = ms_deform_attn::check(format);
     if (!status.ok()) return status;
-    const auto type = static_cast<Storage>(storage);
+    status = ms_deform_attn::make_shape(value_shape, sampling_shape, sides, level_count,
+                                        attributes, &shape);
+    if (!status.ok()) return status;
     if (isa >= 0) {
-      return ms_deform_attn::forward(shape, type, value, sampling, output, *kernels(isa),
+      return ms_deform_attn::forward(shape, format, value, sampling, output, *kernels(isa),
                                      parallel);
     }
-    ms_deform_attn::forward_plain(shape, type, value, sampling, output);
+    ms_deform_attn::forward_plain(shape, format, value, sampling, output);
     return Status{};
   });
 }

@@ -2,9 +2,10 @@
 
 One file per op is the only place where its name, axes, types and attributes are written.
 The exporter builds ONNX nodes from it, the tests draw inputs from it, and native adapters
-get it as a generated header.
+get it as a generated header (`plugins/header.py`).
 """
 
+import itertools
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -47,17 +48,33 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True)
 class AttributeSpec:
-    """One attribute: "int" or "ints"."""
+    """One attribute: "int", "ints" or "float".
+
+    Attributes:
+        optional: May be absent, and then means what `doc` says.
+        default: Its value where it is absent, if that is a number.
+    """
 
     name: str
     type: str
     doc: str
     optional: bool = False
+    default: float | None = None
+
+    @property
+    def is_required(self) -> bool:
+        """Whether each node must have it."""
+        return not self.optional and self.default is None
 
 
 @dataclass(frozen=True, slots=True)
 class OpSpec:
-    """One op, exactly as its ``op.toml`` states it."""
+    """One op, exactly as its ``op.toml`` states it.
+
+    Attributes:
+        types: For each type variable what it may be: types, or variables above it.
+        path: The file itself.
+    """
 
     name: str
     domain: str
@@ -69,6 +86,7 @@ class OpSpec:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     attributes: tuple[AttributeSpec, ...]
+    path: Path
 
     @classmethod
     def load(cls, path: Path) -> "OpSpec":
@@ -91,11 +109,22 @@ class OpSpec:
                 inputs=tuple(_tensor(t) for t in raw["inputs"]),
                 outputs=tuple(_tensor(t) for t in raw["outputs"]),
                 attributes=tuple(AttributeSpec(**a) for a in raw["attributes"]),
+                path=path,
             )
         except (KeyError, TypeError, ValueError, OSError) as problem:
             raise BundleError(
                 f"{path}: not an op description ({problem}); reinstall"
             ) from problem
+
+    def signatures(self) -> list[dict[str, str]]:
+        """Each choice of types the op can be called with, by variable; plain ones first."""
+        found = []
+        for choice in itertools.product(*reversed(list(self.types.values()))):
+            chosen: dict[str, str] = {}
+            for variable, name in zip(self.types, reversed(choice), strict=True):
+                chosen[variable] = chosen.get(name, name)
+            found.append(chosen)
+        return found
 
     def bind(self, *arrays: Array, attributes: Mapping[str, Any]) -> dict[str, int]:
         """Checks inputs and attributes and returns the size of every axis.
@@ -130,7 +159,7 @@ class OpSpec:
 
     def _check_attributes(self, attributes: Mapping[str, Any]) -> None:
         known = {a.name for a in self.attributes}
-        required = {a.name for a in self.attributes if not a.optional}
+        required = {a.name for a in self.attributes if a.is_required}
         if unknown := sorted(set(attributes) - known):
             raise ShapeError(f"{self.name}: has no attribute {', '.join(unknown)}")
         if missing := sorted(required - set(attributes)):

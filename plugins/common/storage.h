@@ -8,7 +8,13 @@
 
 namespace m2f {
 
-enum class Storage : int32_t { kFloat32 = 0, kFloat16 = 1, kBFloat16 = 2 };
+enum class Storage : int32_t { kFloat32 = 0, kFloat16 = 1, kBFloat16 = 2, kInt8 = 3 };
+
+// Bytes of one element.
+M2F_HD int64_t width_of(Storage storage) {
+  if (storage == Storage::kInt8) return 1;
+  return storage == Storage::kFloat32 ? 4 : 2;
+}
 
 struct Half {
   uint16_t bits;
@@ -31,6 +37,9 @@ M2F_HD uint32_t bits_from_float(float x) {
 }
 
 M2F_HD float to_float(float x) { return x; }
+
+// What it stands for is this times a scale that only its reader knows.
+M2F_HD float to_float(int8_t x) { return static_cast<float>(x); }
 
 M2F_HD float to_float(BFloat16 x) { return float_from_bits(uint32_t{x.bits} << 16); }
 

@@ -27,7 +27,7 @@ struct Value;
 
 enum class ErrorCode : int32_t { kFail = 1, kInvalidArgument = 2 };
 
-enum class Element : int32_t { kUndefined = 0, kFloat = 1, kFloat16 = 10, kBFloat16 = 16 };
+enum class Element : int32_t { kFloat = 1, kInt8 = 3, kFloat16 = 10, kBFloat16 = 16 };
 
 enum class Arity : int32_t { kRequired = 0, kOptional = 1, kVariadic = 2 };
 
@@ -44,11 +44,13 @@ struct Functions {
   Status* (*custom_op_domain_add)(CustomOpDomain*, const struct CustomOp*);
   Status* (*add_custom_op_domain)(SessionOptions*, CustomOpDomain*);
   Status* (*tensor_data)(Value*, void** data);
+  Status* (*set_element_type)(TensorInfo*, Element);
   Status* (*element_type)(const TensorInfo*, Element*);
   Status* (*rank)(const TensorInfo*, size_t*);
   Status* (*dimensions)(const TensorInfo*, int64_t* dims, size_t count);
   Status* (*tensor_info)(const Value*, TensorInfo**);
   void (*release_tensor_info)(TensorInfo*);
+  Status* (*attribute_float)(const KernelInfo*, const char* name, float*);
   Status* (*attribute_int)(const KernelInfo*, const char* name, int64_t*);
   Status* (*attribute_ints)(const KernelInfo*, const char* name, int64_t*, size_t* count);
   Status* (*input_count)(const KernelContext*, size_t*);
@@ -70,10 +72,12 @@ struct Functions {
     get(custom_op_domain_add, 27);
     get(add_custom_op_domain, 28);
     get(tensor_data, 51);
+    get(set_element_type, 58);
     get(element_type, 60);
     get(rank, 61);
     get(dimensions, 62);
     get(tensor_info, 65);
+    get(attribute_float, 85);
     get(attribute_int, 86);
     get(input_count, 88);
     get(input, 90);

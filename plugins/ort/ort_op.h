@@ -4,19 +4,18 @@
 #include <new>
 
 #include "common/kernels.h"
+#include "common/op_spec.h"
 #include "common/parallel.h"
-#include "common/status.h"
-#include "common/storage.h"
 #include "ort/ort_abi.h"
 
 // An op for ONNX Runtime, from its traits. What every op needs is here, once: types, shape
-// inference, threads, errors. Traits give
+// inference, attributes, threads, errors. Traits give
 //
-//   kName, kInputs, kIsVariadic    as in op.toml; the last input is the variadic one
-//   Attributes                     with static Status read(const AttributeReader&, Attributes*)
+//   kSpec                          what op.toml says
+//   Attributes                     with static Status read(const AttributeValue[], Attributes*)
 //   static Status run(const Attributes&, const Call&)
 //
-// All tensors of an op share one storage type, and its output has the shape of its first input.
+// The output has the shape of the first input.
 
 namespace m2f::ort {
 
@@ -26,77 +25,62 @@ inline Status* fail(const Functions& functions, const m2f::Status& status) {
                      : functions.create_status(ErrorCode::kInvalidArgument, status.text);
 }
 
-class AttributeReader {
- public:
-  AttributeReader(const Functions& functions, const KernelInfo* info)
-      : functions_(functions), info_(info) {}
-
-  // Whether the node has it.
-  bool get(const char* name, int64_t* value) const {
-    return succeeded(functions_.attribute_int(info_, name, value));
+constexpr Element element_from(Storage storage) {
+  switch (storage) {
+    case Storage::kFloat16:
+      return Element::kFloat16;
+    case Storage::kBFloat16:
+      return Element::kBFloat16;
+    case Storage::kInt8:
+      return Element::kInt8;
+    default:
+      return Element::kFloat;
   }
+}
 
-  // Reads at most `capacity`; `count` becomes the number it has, 0 where it is absent.
-  bool get(const char* name, int64_t* values, size_t capacity, size_t* count) const {
-    *count = 0;
-    if (!succeeded(functions_.attribute_ints(info_, name, nullptr, count))) {
-      *count = 0;
-      return false;
-    }
-    size_t room = *count;
-    return room <= capacity && succeeded(functions_.attribute_ints(info_, name, values, &room));
-  }
-
- private:
-  bool succeeded(Status* status) const {
-    if (status != nullptr) functions_.release_status(status);
+// Reads one attribute of a node; absent it stays as it is.
+inline void read(const Functions& functions, const KernelInfo* info, const AttributeSpec& spec,
+                 AttributeValue* value) {
+  const auto succeeded = [&](Status* status) {
+    if (status != nullptr) functions.release_status(status);
     return status == nullptr;
+  };
+  size_t count = 0;
+  switch (spec.kind) {
+    case AttributeKind::kInt:
+      value->is_given = succeeded(functions.attribute_int(info, spec.name, value->ints));
+      break;
+    case AttributeKind::kFloat:
+      value->is_given = succeeded(functions.attribute_float(info, spec.name, &value->number));
+      break;
+    case AttributeKind::kInts:
+      value->is_given = succeeded(functions.attribute_ints(info, spec.name, nullptr, &count));
+      value->count = value->is_given ? static_cast<int64_t>(count) : 0;
+      if (value->is_given && count <= kMaxInts) {
+        value->is_given =
+            succeeded(functions.attribute_ints(info, spec.name, value->ints, &count));
+      }
   }
-
-  const Functions& functions_;
-  const KernelInfo* info_;
-};
-
-constexpr size_t kMaxRank = 4;
-constexpr size_t kMaxInputs = 16;
-
-struct Tensor {
-  const void* data;
-  Element element;
-  size_t rank;
-  int64_t dims[kMaxRank];
-};
+}
 
 // One run of a node.
 struct Call {
-  Tensor input[kMaxInputs];
-  size_t inputs;
-  Storage storage;
+  TensorView inputs[kMaxInputs];
+  int64_t input_count;
   void* output;  // as large as the first input
   Parallel parallel;
 };
 
-inline bool storage_from(Element element, Storage* storage) {
-  switch (element) {
-    case Element::kFloat:
-      *storage = Storage::kFloat32;
-      return true;
-    case Element::kFloat16:
-      *storage = Storage::kFloat16;
-      return true;
-    case Element::kBFloat16:
-      *storage = Storage::kBFloat16;
-      return true;
-    default:
-      return false;
-  }
-}
-
-template <class Op>
+template <class Op, int32_t kSignature>
 class Kernel {
  public:
   Kernel(const Api* api, const KernelInfo* info) : functions_(api) {
-    status_ = Op::read(AttributeReader(functions_, info), &attributes_);
+    AttributeValue values[kMaxAttributes];
+    for (int32_t i = 0; i < Op::kSpec.attribute_count; ++i) {
+      read(functions_, info, Op::kSpec.attributes[i], &values[i]);
+    }
+    status_ = complete(Op::kSpec, values);
+    if (status_.ok()) status_ = Op::read(values, &attributes_);
   }
 
   const m2f::Status& status() const { return status_; }
@@ -104,30 +88,19 @@ class Kernel {
 
   Status* compute(KernelContext* context) const {
     Call call;
-    if (Status* status = functions_.input_count(context, &call.inputs)) return status;
-    if (call.inputs < Op::kInputs || call.inputs > kMaxInputs) {
-      return fail(functions_,
-                  error("%s: takes %zu inputs, got %zu", Op::kName, Op::kInputs, call.inputs));
+    size_t count = 0;
+    if (Status* status = functions_.input_count(context, &count)) return status;
+    if (count < Op::kSpec.required_inputs() || count > kMaxInputs) {
+      return fail(functions_, error("%s: takes %d inputs, got %zu", Op::kSpec.name,
+                                    Op::kSpec.required_inputs(), count));
     }
-    for (size_t i = 0; i < call.inputs; ++i) {
-      if (Status* status = read(context, i, i < Op::kInputs ? 3 : 4, &call.input[i])) {
-        return status;
-      }
-    }
-    for (size_t i = 0; i < Op::kInputs; ++i) {
-      if (call.input[i].element != call.input[0].element) {
-        return fail(functions_, error("%s: input %zu has element type %d, but input 0 has %d",
-                                      Op::kName, i, static_cast<int>(call.input[i].element),
-                                      static_cast<int>(call.input[0].element)));
-      }
-    }
-    if (!storage_from(call.input[0].element, &call.storage)) {
-      return fail(functions_, error("%s: takes float, float16 or bfloat16, got element type %d",
-                                    Op::kName, static_cast<int>(call.input[0].element)));
+    call.input_count = static_cast<int64_t>(count);
+    for (size_t i = 0; i < count; ++i) {
+      if (Status* status = view(context, i, &call.inputs[i])) return status;
     }
     Value* output = nullptr;
-    const Tensor& first = call.input[0];
-    if (Status* status = functions_.output(context, 0, first.dims, first.rank, &output)) {
+    const size_t rank = Op::kSpec.input(0).rank();
+    if (Status* status = functions_.output(context, 0, call.inputs[0].dims, rank, &output)) {
       return status;
     }
     if (Status* status = functions_.tensor_data(output, &call.output)) return status;
@@ -152,16 +125,26 @@ class Kernel {
     }
   };
 
-  Status* read(KernelContext* context, size_t index, size_t rank, Tensor* tensor) const {
+  Status* view(KernelContext* context, size_t index, TensorView* tensor) const {
+    const int32_t place = static_cast<int32_t>(index);
+    const size_t rank = Op::kSpec.input(place).rank();
+    tensor->type = Op::kSpec.input_type(kSignature, place);
     const Value* value = nullptr;
     if (Status* status = functions_.input(context, index, &value)) return status;
     TensorInfo* info = nullptr;
     if (Status* status = functions_.tensor_info(value, &info)) return status;
-    Status* status = functions_.element_type(info, &tensor->element);
-    if (status == nullptr) status = functions_.rank(info, &tensor->rank);
-    if (status == nullptr && tensor->rank != rank) {
-      status = fail(functions_, error("%s: input %zu has %zu axes, expected %zu", Op::kName,
-                                      index, tensor->rank, rank));
+    Element element;
+    Status* status = functions_.element_type(info, &element);
+    if (status == nullptr && element != element_from(tensor->type)) {
+      status = fail(functions_, error("%s: input %zu has element type %d, expected %d",
+                                      Op::kSpec.name, index, static_cast<int>(element),
+                                      static_cast<int>(element_from(tensor->type))));
+    }
+    size_t axes = 0;
+    if (status == nullptr) status = functions_.rank(info, &axes);
+    if (status == nullptr && axes != rank) {
+      status = fail(functions_, error("%s: input %zu has %zu axes, expected %zu",
+                                      Op::kSpec.name, index, axes, rank));
     }
     if (status == nullptr) status = functions_.dimensions(info, tensor->dims, rank);
     functions_.release_tensor_info(info);
@@ -177,12 +160,12 @@ class Kernel {
   m2f::Status status_;
 };
 
-template <class Op>
+template <class Op, int32_t kSignature>
 Status* create_kernel(const CustomOp*, const Api* api, const KernelInfo* info, void** kernel) {
   *kernel = nullptr;
   const Functions functions(api);
   try {
-    auto* made = new Kernel<Op>(api, info);
+    auto* made = new Kernel<Op, kSignature>(api, info);
     if (made->status().ok()) {
       *kernel = made;
       return nullptr;
@@ -191,17 +174,17 @@ Status* create_kernel(const CustomOp*, const Api* api, const KernelInfo* info, v
     delete made;
     return status;
   } catch (const std::exception& problem) {
-    return fail(functions, error("%s: %s", Op::kName, problem.what()));
+    return fail(functions, error("%s: %s", Op::kSpec.name, problem.what()));
   }
 }
 
-template <class Op>
+template <class Op, int32_t kSignature>
 Status* compute(void* kernel, KernelContext* context) {
-  const auto& self = *static_cast<const Kernel<Op>*>(kernel);
+  const auto& self = *static_cast<const Kernel<Op, kSignature>*>(kernel);
   try {
     return self.compute(context);
   } catch (const std::exception& problem) {
-    return fail(self.functions(), error("%s: %s", Op::kName, problem.what()));
+    return fail(self.functions(), error("%s: %s", Op::kSpec.name, problem.what()));
   }
 }
 
@@ -211,28 +194,45 @@ inline const Api*& registered_api() {
   return api;
 }
 
-inline Status* infer_shape(const CustomOp*, ShapeInferContext* context) {
+// The first input's shape, and the type that the op's other tensors say the output has: the
+// description of the first input is the context's own copy, so its type may be changed.
+template <class Op>
+Status* infer_shape(const CustomOp*, ShapeInferContext* context) {
+  const OpSpec& spec = Op::kSpec;
   const Functions functions(registered_api());
   TensorInfo* first = nullptr;  // owned by the context
   if (Status* status = functions.input_type_shape(context, 0, &first)) return status;
+  for (int32_t i = 0; i < spec.required_inputs(); ++i) {
+    if (spec.inputs[i].type != spec.outputs[0].type) continue;
+    TensorInfo* same = nullptr;
+    if (Status* status = functions.input_type_shape(context, i, &same)) return status;
+    Element element;
+    if (Status* status = functions.element_type(same, &element)) return status;
+    if (Status* status = functions.set_element_type(first, element)) return status;
+    break;
+  }
   return functions.set_output_type_shape(context, 0, first);
 }
 
-// One per storage type, all of one name: ONNX Runtime picks by the types of a node's inputs.
+// One per choice of types, all of one name: ONNX Runtime picks by the types of a node's inputs.
 // ("Any type" is allowed for one input only before onnxruntime 1.19.)
-template <class Op, Element kElement>
+template <class Op, int32_t kSignature>
 const CustomOp* custom_op() {
   static const CustomOp op = [] {
     CustomOp o{};
     o.version = kApiVersion;
-    o.name = [](const CustomOp*) { return Op::kName; };
+    o.name = [](const CustomOp*) { return Op::kSpec.name; };
     o.execution_provider = [](const CustomOp*) -> const char* { return nullptr; };  // the CPU's
-    o.input_type = [](const CustomOp*, size_t) { return kElement; };
-    o.output_type = [](const CustomOp*, size_t) { return kElement; };
-    o.input_type_count = [](const CustomOp*) { return Op::kInputs + Op::kIsVariadic; };
-    o.output_type_count = [](const CustomOp*) { return size_t{1}; };
+    o.input_type = [](const CustomOp*, size_t index) {
+      return element_from(Op::kSpec.input_type(kSignature, static_cast<int32_t>(index)));
+    };
+    o.output_type = [](const CustomOp*, size_t index) {
+      return element_from(Op::kSpec.output_type(kSignature, static_cast<int32_t>(index)));
+    };
+    o.input_type_count = [](const CustomOp*) -> size_t { return Op::kSpec.input_count; };
+    o.output_type_count = [](const CustomOp*) -> size_t { return Op::kSpec.output_count; };
     o.input_arity = [](const CustomOp*, size_t index) {
-      return index < Op::kInputs ? Arity::kRequired : Arity::kVariadic;
+      return Op::kSpec.inputs[index].is_variadic ? Arity::kVariadic : Arity::kRequired;
     };
     o.output_arity = [](const CustomOp*, size_t) { return Arity::kRequired; };
     o.input_memory = [](const CustomOp*, size_t) { return int32_t{0}; };
@@ -240,12 +240,12 @@ const CustomOp* custom_op() {
     o.variadic_input_is_homogeneous = [](const CustomOp*) { return 1; };
     o.variadic_output_min = [](const CustomOp*) { return 0; };
     o.variadic_output_is_homogeneous = [](const CustomOp*) { return 1; };
-    o.create_kernel_v2 = create_kernel<Op>;
-    o.compute_v2 = compute<Op>;
-    o.destroy = [](void* kernel) { delete static_cast<Kernel<Op>*>(kernel); };
-    o.infer_shape = infer_shape;
-    o.start_version = [](const CustomOp*) { return 1; };
-    o.end_version = [](const CustomOp*) { return 1; };
+    o.create_kernel_v2 = create_kernel<Op, kSignature>;
+    o.compute_v2 = compute<Op, kSignature>;
+    o.destroy = [](void* kernel) { delete static_cast<Kernel<Op, kSignature>*>(kernel); };
+    o.infer_shape = infer_shape<Op>;
+    o.start_version = [](const CustomOp*) -> int { return Op::kSpec.version; };
+    o.end_version = [](const CustomOp*) -> int { return Op::kSpec.version; };
     return o;
   }();
   return &op;

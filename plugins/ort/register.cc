@@ -1,6 +1,7 @@
 // The ops as an ONNX Runtime custom-op library: `SessionOptions.register_custom_ops_library`.
 
 #include <cstring>
+#include <utility>
 
 #include "common/export.h"
 #include "ops/masked_attention/op.h"
@@ -10,92 +11,60 @@
 namespace m2f::ort {
 namespace {
 
-constexpr char kDomain[] = "m2f";
-
 struct MsDeformAttn {
-  static constexpr const char* kName = "MSDeformAttn";
-  static constexpr size_t kInputs = 2;
-  static constexpr bool kIsVariadic = true;
+  static constexpr const OpSpec& kSpec = ms_deform_attn::kSpec;
+  using Attributes = ms_deform_attn::Attributes;
 
-  struct Attributes {
-    ms_deform_attn::Attributes op;
-    size_t level_sides;  // 0 where sizes come with the inputs
-    int64_t level_shapes[2 * ms_deform_attn::kMaxLevels];
-  };
-
-  static m2f::Status read(const AttributeReader& reader, Attributes* a) {
-    if (!reader.get("heads", &a->op.heads))
-      return error("%s: needs the attribute heads", kName);
-    if (!reader.get("points", &a->op.points)) {
-      return error("%s: needs the attribute points", kName);
-    }
-    const size_t capacity = 2 * ms_deform_attn::kMaxLevels;
-    const bool given = reader.get("level_shapes", a->level_shapes, capacity, &a->level_sides);
-    if (a->level_sides % 2 != 0 || (a->level_sides != 0 && !given)) {
-      return error("%s: level_shapes is H_0, W_0, ... of 1 to %d levels, got %zu numbers",
-                   kName, ms_deform_attn::kMaxLevels, a->level_sides);
-    }
-    return {};
+  static m2f::Status read(const AttributeValue values[], Attributes* attributes) {
+    return ms_deform_attn::read_attributes(values, attributes);
   }
 
-  static m2f::Status run(const Attributes& a, const Call& call) {
-    int64_t sides[2 * kMaxInputs];
-    const int64_t* levels = a.level_shapes;
-    size_t count = a.level_sides / 2;
-    if (count == 0) {
-      count = call.inputs - kInputs;
-      for (size_t l = 0; l < count; ++l) {
-        sides[2 * l] = call.input[kInputs + l].dims[2];
-        sides[2 * l + 1] = call.input[kInputs + l].dims[3];
-      }
-      levels = sides;
-    }
-    const Tensor& value = call.input[0];
-    const Tensor& sampling = call.input[1];
+  static m2f::Status run(const Attributes& attributes, const Call& call) {
     ms_deform_attn::Shape shape;
-    const m2f::Status status = ms_deform_attn::make_shape(
-        value.dims, sampling.dims, levels, static_cast<int64_t>(count), a.op, &shape);
+    ms_deform_attn::Format format;
+    const m2f::Status status =
+        ms_deform_attn::make_call(attributes, call.inputs, call.input_count, &shape, &format);
     if (!status.ok()) return status;
-    return ms_deform_attn::forward(shape, call.storage, value.data, sampling.data, call.output,
-                                   *kernels(0), call.parallel);
+    return ms_deform_attn::forward(shape, format, call.inputs[ms_deform_attn::kInputValue].data,
+                                   call.inputs[ms_deform_attn::kInputSampling].data,
+                                   call.output, *kernels(0), call.parallel);
   }
 };
 
 struct MaskedAttention {
-  static constexpr const char* kName = "MaskedAttention";
-  static constexpr size_t kInputs = 4;
-  static constexpr bool kIsVariadic = false;
-
+  static constexpr const OpSpec& kSpec = masked_attention::kSpec;
   using Attributes = masked_attention::Attributes;
 
-  static m2f::Status read(const AttributeReader& reader, Attributes* a) {
-    if (!reader.get("heads", &a->heads)) return error("%s: needs the attribute heads", kName);
-    return {};
+  static m2f::Status read(const AttributeValue values[], Attributes* attributes) {
+    return masked_attention::read_attributes(values, attributes);
   }
 
-  static m2f::Status run(const Attributes& a, const Call& call) {
-    const Tensor& q = call.input[0];
-    const Tensor& k = call.input[1];
-    const Tensor& v = call.input[2];
-    const Tensor& mask = call.input[3];
+  static m2f::Status run(const Attributes& attributes, const Call& call) {
+    using namespace masked_attention;
     masked_attention::Shape shape;
-    const m2f::Status status =
-        masked_attention::make_shape(q.dims, k.dims, v.dims, mask.dims, a, &shape);
+    const m2f::Status status = make_call(attributes, call.inputs, &shape);
     if (!status.ok()) return status;
-    return masked_attention::forward(shape, call.storage, q.data, k.data, v.data, mask.data,
-                                     call.output, *kernels(0), call.parallel);
+    return forward(shape, call.inputs[kInputQ].type, call.inputs[kInputQ].data,
+                   call.inputs[kInputK].data, call.inputs[kInputV].data,
+                   call.inputs[kInputMaskLogits].data, call.output, *kernels(0), call.parallel);
   }
 };
 
-template <class Op>
-Status* add(const Functions& functions, CustomOpDomain* domain, bool is_float_only) {
-  const CustomOp* ops[] = {custom_op<Op, Element::kFloat>(), custom_op<Op, Element::kFloat16>(),
-                           custom_op<Op, Element::kBFloat16>()};
-  for (const CustomOp* op : ops) {
+// Adds the op once for each choice of types, or for the first alone.
+template <class Op, size_t... kSignatures>
+Status* add(const Functions& functions, CustomOpDomain* domain, bool is_first_only,
+            std::index_sequence<kSignatures...>) {
+  for (const CustomOp* op : {custom_op<Op, kSignatures>()...}) {
     if (Status* status = functions.custom_op_domain_add(domain, op)) return status;
-    if (is_float_only) break;
+    if (is_first_only) break;
   }
   return nullptr;
+}
+
+template <class Op>
+Status* add(const Functions& functions, CustomOpDomain* domain, bool is_first_only) {
+  return add<Op>(functions, domain, is_first_only,
+                 std::make_index_sequence<Op::kSpec.signature_count>());
 }
 
 }  // namespace
@@ -112,7 +81,8 @@ extern "C" M2F_EXPORT m2f::ort::Status* RegisterCustomOps(m2f::ort::SessionOptio
   static CustomOpDomain* domain = nullptr;
   if (domain == nullptr) {
     CustomOpDomain* made = nullptr;
-    if (Status* status = functions.create_custom_op_domain(kDomain, &made)) return status;
+    const char* name = m2f::ms_deform_attn::kSpec.domain;
+    if (Status* status = functions.create_custom_op_domain(name, &made)) return status;
     // onnxruntime 1.17 cannot tell the types of a variadic op of several types apart.
     const bool is_float_only = std::strncmp(base->get_version(), "1.17.", 5) == 0;
     if (Status* status = add<MsDeformAttn>(functions, made, is_float_only)) return status;

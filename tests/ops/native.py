@@ -8,7 +8,7 @@ import pytest
 
 from m2f.plugins import library
 
-STORAGE = {"float32": 0, "float16": 1, "bfloat16": 2}
+STORAGE = {"float32": 0, "float16": 1, "bfloat16": 2, "int8": 3}
 MESSAGE_BYTES = 256
 PATH = library.find()
 
@@ -41,21 +41,35 @@ class Kernels:
         return self.name
 
     def ms_deform_attn(
-        self, value, sampling, levels, *, heads, points, threads=1, storage="float32"
+        self,
+        value,
+        sampling,
+        levels,
+        *,
+        heads,
+        points,
+        threads=1,
+        storage="float32",
+        value_scale=None,
     ):
+        """An int8 value where it has a scale."""
         sides = [side for level in levels for side in level]
         sizes = (ctypes.c_int64(len(levels)), ctypes.c_int64(heads), ctypes.c_int64(points))
-        inputs = [stored(x, storage) for x in (value, sampling)]
-        arguments = (*_arrays(inputs), _shape(sides), *sizes)
-        return self._call("m2f_ms_deform_attn", inputs, arguments, threads, storage)
+        value_storage = storage if value_scale is None else "int8"
+        inputs = [stored(value, value_storage), stored(sampling, storage)]
+        scale = ctypes.c_float(1.0 if value_scale is None else value_scale)
+        types = (STORAGE[value_storage], scale)
+        arguments = (*types, *_arrays(inputs), _shape(sides), *sizes)
+        output = np.full(value.shape, 77, inputs[1].dtype)  # nothing may stay unwritten
+        return self._call("m2f_ms_deform_attn", output, arguments, threads, storage)
 
     def masked_attention(self, q, k, v, mask, *, heads, threads=1, storage="float32"):
         inputs = [stored(x, storage) for x in (q, k, v, mask)]
         arguments = (*_arrays(inputs), ctypes.c_int64(heads))
-        return self._call("m2f_masked_attention", inputs, arguments, threads, storage)
+        output = np.full(q.shape, 77, inputs[0].dtype)
+        return self._call("m2f_masked_attention", output, arguments, threads, storage)
 
-    def _call(self, function, inputs, arguments, threads, storage):
-        output = np.full(inputs[0].shape, 77, inputs[0].dtype)  # nothing may stay unwritten
+    def _call(self, function, output, arguments, threads, storage):
         message = ctypes.create_string_buffer(MESSAGE_BYTES)
         failed = getattr(ctypes.CDLL(str(PATH)), function)(
             self.index,

@@ -9,8 +9,8 @@
 
 extern "C" {
 const char* m2f_kernels(int isa);
-int m2f_ms_deform_attn(int isa, int storage, int threads, const void* value,
-                       const int64_t* value_shape, const void* sampling,
+int m2f_ms_deform_attn(int isa, int storage, int threads, int value_storage, float value_scale,
+                       const void* value, const int64_t* value_shape, const void* sampling,
                        const int64_t* sampling_shape, const int64_t* levels,
                        int64_t level_count, int64_t heads, int64_t points, void* output,
                        char* message, size_t message_size);
@@ -60,9 +60,20 @@ bool check(int64_t depth) {
   sampling[3] = INFINITY;
   Floats deformed[2] = {Floats(value.size()), Floats(value.size())};
   for (int i = 0; i < 2; ++i) {
-    failed |= m2f_ms_deform_attn(-i, 0, 2, value.data(), value_shape, sampling.data(),
+    failed |= m2f_ms_deform_attn(-i, 0, 2, 0, 1.0f, value.data(), value_shape, sampling.data(),
                                  sampling_shape, levels, 3, heads, points, deformed[i].data(),
                                  message, sizeof message);
+  }
+  constexpr float kScale = 1.0f / 32;
+  std::vector<int8_t> coarse(value.size());
+  for (size_t i = 0; i < value.size(); ++i) {
+    coarse[i] = static_cast<int8_t>(std::lround(value[i] / kScale));
+  }
+  Floats dequantised[2] = {Floats(value.size()), Floats(value.size())};
+  for (int i = 0; i < 2; ++i) {
+    failed |= m2f_ms_deform_attn(-i, 0, 2, 3, kScale, coarse.data(), value_shape,
+                                 sampling.data(), sampling_shape, levels, 3, heads, points,
+                                 dequantised[i].data(), message, sizeof message);
   }
 
   const int64_t q_shape[] = {1, queries, c}, k_shape[] = {1, keys, c};
@@ -76,7 +87,8 @@ bool check(int64_t depth) {
                                    message, sizeof message);
   }
   if (failed) std::printf("%s\n", message);
-  const bool same = is_close(deformed[0], deformed[1], "MSDeformAttn", depth);
+  const bool same = is_close(deformed[0], deformed[1], "MSDeformAttn", depth) &&
+                    is_close(dequantised[0], dequantised[1], "MSDeformAttn int8", depth);
   return is_close(attended[0], attended[1], "MaskedAttention", depth) && same && !failed;
 }
 

@@ -63,6 +63,29 @@ def test_other_storage_rounds_once(name, kernels, storage):
     assert error <= bound
 
 
+@pytest.mark.parametrize("storage", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("kernels", BACKENDS, ids=str)
+@pytest.mark.parametrize("name", ["odd_channels", "mask2former"])
+def test_int8_value_stands_for_its_product_with_the_scale(name, kernels, storage):
+    case, scale = Case(*CASES[name]), 0.03125 * 1.1
+    case.value = np.clip(np.rint(case.value / scale), -128, 127).astype(np.int8)
+    case.value[0, 0, :2] = -128, 127
+    value = case.value.astype(np.float64) * np.float64(np.float32(scale))
+    sampling = loaded(stored(case.sampling, storage), storage)
+    expected = reference.ms_deform_attn(value, sampling, case.levels, **case.sizes)
+    actual = loaded(case.actual(kernels, storage=storage, value_scale=scale), storage)
+    bound = tolerance.deformable(value, sampling, case.levels)
+    assert abs(actual - expected).max() <= tolerance.stored(bound, expected, storage)
+
+
+@pytest.mark.parametrize("kernels", FAST[:1], ids=str)
+@pytest.mark.parametrize("scale", [0.0, -1.0, np.nan, np.inf])
+def test_a_scale_that_is_none_is_refused(kernels, scale):
+    case = Case(*CASES["one_pixel"])
+    with pytest.raises(ValueError, match=r"value_scale of an int8 value is .*above 0"):
+        case.actual(kernels, value_scale=scale)
+
+
 @pytest.mark.parametrize("kernels", BACKENDS, ids=str)
 def test_points_far_outside_read_zero(kernels):
     case = Case(*CASES["primes"])

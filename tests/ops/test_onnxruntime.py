@@ -14,16 +14,21 @@ from m2f.export.exporter import Options
 from m2f.export.graph import IR_VERSION, OPSET, Graph
 from m2f.export.ops import Lowering
 from m2f.export.parity import OnnxSide, compare
-from m2f.plugins import library
+from m2f.plugins import MASKED_ATTENTION, MS_DEFORM_ATTN, library
 from m2f.runtime.backend_ort import OrtBackend
 from tests import tolerance
 from tests.export.models import small
 from tests.export.test_network import DYNAMIC, exported, image, reference
-from tests.ops.native import PATH, needs_library
+from tests.ops.native import FAST, PATH, loaded, needs_library
 
 pytestmark = needs_library
 
 LEVELS = ((4, 5), (8, 10), (16, 20))
+ONNX_TYPE = {"float32": 1, "int8": 3, "float16": 10, "bfloat16": 16}
+
+
+def _names(signature):
+    return "-".join(signature.values())
 
 
 def deformable(*, is_fixed, has_body=True, dtype=np.float32, **changes):
@@ -127,13 +132,76 @@ def test_thread_counts_change_nothing(case):
         assert (session(model, threads=threads).run(None, inputs)[0] == alone).all()
 
 
-def test_half_storage():
+def typed(model, spec, signature):
+    """The same model with every tensor of the op in the types of one of its signatures.
+
+    Its inputs and its output stay float32: NumPy has no bfloat16.
+    """
+    (node,) = model.graph.node
+    last = len(spec.inputs) - 1
+    for i, name in enumerate(list(node.input)):
+        kind = ONNX_TYPE[signature[spec.inputs[min(i, last)].type]]
+        node.input[i] = f"{name}_as_{kind}"
+        model.graph.node.insert(0, helper.make_node("Cast", [name], [node.input[i]], to=kind))
+    (result,) = node.output
+    node = model.graph.node[-1]
+    node.output[0] = "op_output"
+    model.graph.node.append(helper.make_node("Cast", ["op_output"], [result], to=1))
+    model.graph.value_info.append(onnx.ValueInfoProto(name="op_output"))
+    return model
+
+
+@pytest.mark.parametrize("is_fixed", [True, False], ids=["fixed", "dynamic"])
+@pytest.mark.parametrize("signature", MS_DEFORM_ATTN.signatures(), ids=_names)
+def test_deformable_attention_in_every_choice_of_types(signature, is_fixed):
+    """Bit for bit what the kernel gives for the same bits."""
+    model, inputs = deformable(is_fixed=is_fixed, has_body=False)
+    scale = None
+    if signature["V"] == "int8":
+        scale = 0.03
+        inputs["value"] = np.rint(inputs["value"] * 32)
+        model.graph.node[0].attribute.append(helper.make_attribute("value_scale", scale))
+    actual = session(typed(model, MS_DEFORM_ATTN, signature)).run(None, inputs)[0]
+    storage = {"storage": signature["T"], "value_scale": scale}
+    arrays = (inputs["value"], inputs["sampling"], LEVELS)
+    expected = FAST[0].ms_deform_attn(*arrays, heads=2, points=3, **storage)
+    assert (actual == loaded(expected, signature["T"])).all()
+
+
+@pytest.mark.parametrize("signature", MASKED_ATTENTION.signatures(), ids=_names)
+def test_masked_attention_in_every_choice_of_types(signature):
+    model, inputs = attention(has_body=False)
+    actual = session(typed(model, MASKED_ATTENTION, signature)).run(None, inputs)[0]
+    storage = {"storage": signature["T"]}
+    expected = FAST[0].masked_attention(*inputs.values(), heads=2, **storage)
+    assert (actual == loaded(expected, signature["T"])).all()
+
+
+def test_half_tensors_go_in_and_out():
     model, inputs = deformable(is_fixed=True, has_body=False, dtype=np.float16)
-    actual = session(model).run(None, inputs)[0]
-    wide, _ = deformable(is_fixed=True, has_body=False)
-    inputs = {name: array.astype(np.float32) for name, array in inputs.items()}
-    expected = session(wide).run(None, inputs)[0]
-    assert (actual == expected.astype(np.float16)).all()
+    found = session(model)
+    assert found.get_outputs()[0].type == "tensor(float16)"
+    assert found.run(None, inputs)[0].dtype == np.float16
+
+
+def test_int8_value_gives_what_the_function_gives():
+    """The output's type is that of sampling; the scale is each node's own."""
+    model, inputs = deformable(is_fixed=True, value_scale=0.03)
+    inputs["value"] = np.clip(np.rint(inputs["value"] * 32), -128, 127).astype(np.int8)
+    model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.INT8
+    native, plain = session(model), session(model, native=False)
+    assert native.get_outputs()[0].type == "tensor(float)"
+    expected = plain.run(None, inputs)[0].astype(np.float64)
+    actual = native.run(None, inputs)[0]
+    value = inputs["value"] * np.float32(0.03)
+    bound = tolerance.deformable(value, inputs["sampling"], LEVELS)
+    assert abs(actual - expected).max() <= 2 * bound
+
+
+def test_a_scale_without_int8_is_refused():
+    model, inputs = deformable(is_fixed=True, has_body=False, value_scale=0.5)
+    with pytest.raises(Exception, match=r"value_scale is 0.5, but value is no int8"):
+        session(model).run(None, inputs)
 
 
 def test_sizes_that_disagree_are_named():

@@ -16,6 +16,16 @@ Status differ(const char* axis, const char* a, int64_t size_a, const char* b, in
 
 }  // namespace
 
+Status read_attributes(const AttributeValue values[], Attributes* attributes) {
+  attributes->heads = values[kAttributeHeads].ints[0];
+  return {};
+}
+
+Status make_call(const Attributes& attributes, const TensorView inputs[], Shape* shape) {
+  return make_shape(inputs[kInputQ].dims, inputs[kInputK].dims, inputs[kInputV].dims,
+                    inputs[kInputMaskLogits].dims, attributes, shape);
+}
+
 Status make_shape(const int64_t q[3], const int64_t k[3], const int64_t v[3],
                   const int64_t mask[3], const Attributes& attributes, Shape* shape) {
   if (attributes.heads < 1 || q[2] % attributes.heads != 0) {
@@ -41,8 +51,7 @@ Status forward(const Shape& shape, Storage storage, const void* q, const void* k
   const int64_t rows = shape.batch * shape.queries;
   if (rows == 0 || shape.channels == 0) return {};
   if (shape.positions == 0) {  // nothing to see: zeros, as a product over no positions is
-    const size_t width = storage == Storage::kFloat32 ? 4 : 2;
-    std::memset(output, 0, static_cast<size_t>(rows * shape.channels) * width);
+    std::memset(output, 0, static_cast<size_t>(rows * shape.channels * width_of(storage)));
     return {};
   }
   Work work = {shape, storage, q, k, v, mask_logits, output, nullptr, 0};

@@ -11,9 +11,9 @@
 namespace m2f::ms_deform_attn {
 
 // One head of one query: output[D] of value, the head's column of one image [S, C].
-template <class T>
-void attend(const Shape& s, const T* value, const T* offsets, const T* logits, float centre_x,
-            float centre_y, T* output) {
+template <class V, class T>
+void attend(const Shape& s, float value_scale, const V* value, const T* offsets,
+            const T* logits, float centre_x, float centre_y, T* output) {
   float best = -INFINITY;
   float sum = 0.0f;
   for (int32_t j = 0; j < s.samples(); ++j) best = at_least(to_float(logits[j]), best);
@@ -36,13 +36,14 @@ void attend(const Shape& s, const T* value, const T* offsets, const T* logits, f
       const float weight = std::exp(to_float(logits[j]) - best) / sum;
       blend += weight * (y.near_share * upper + y.far_share * lower);
     }
-    store(blend, output + d);
+    store(blend * value_scale, output + d);
   }
 }
 
 // value [N, S, C], sampling [N, S, R], output [N, S, C].
-template <class T>
-void forward_plain(const Shape& s, const T* value, const T* sampling, T* output) {
+template <class V, class T>
+void forward_plain(const Shape& s, float value_scale, const V* value, const T* sampling,
+                   T* output) {
   for (int64_t n = 0; n < s.batch; ++n) {
     int64_t query = n * s.positions;
     for (int32_t l = 0; l < s.levels; ++l) {
@@ -54,7 +55,7 @@ void forward_plain(const Shape& s, const T* value, const T* sampling, T* output)
         const T* logits = offsets + int64_t{2} * s.heads * s.samples();
         for (int32_t m = 0; m < s.heads; ++m) {
           const int64_t column = m * s.depth();
-          attend(s, value + n * s.positions * s.channels + column,
+          attend(s, value_scale, value + n * s.positions * s.channels + column,
                  offsets + 2 * m * s.samples(), logits + m * s.samples(), x, y,
                  output + query * s.channels + column);
         }

@@ -188,7 +188,7 @@ M2F_HD void attend_row(const Work& work, const Tile& tile, int32_t y, int64_t n,
   const float centre_y = (static_cast<float>(y) + 0.5f) / static_cast<float>(own.height);
   for (int32_t i = 0; i < count; ++i) {
     const float x = static_cast<float>(tile.left + i) + 0.5f;
-    const float scale = soften(row.raw[i], samples);
+    const float scale = soften(row.raw[i], samples) * work.format.value_scale;
     locate(work, row.raw[i], x / static_cast<float>(own.width), centre_y, scale, row.taps[i]);
   }
   const float* column = work.columns + (n * s.heads + m) * s.positions * work.padded;
@@ -211,14 +211,15 @@ void attend_as(const Work& work, int64_t task) {
 }
 
 void pack(const Work& work, int64_t task) {
-  if (work.storage == Storage::kFloat32) return pack_as<float>(work, task);
-  if (work.storage == Storage::kFloat16) return pack_as<Half>(work, task);
-  return pack_as<BFloat16>(work, task);
+  if (work.format.value == Storage::kFloat32) return pack_as<float>(work, task);
+  if (work.format.value == Storage::kFloat16) return pack_as<Half>(work, task);
+  if (work.format.value == Storage::kBFloat16) return pack_as<BFloat16>(work, task);
+  return pack_as<int8_t>(work, task);
 }
 
 void attend(const Work& work, int64_t task) {
-  if (work.storage == Storage::kFloat32) return attend_as<float>(work, task);
-  if (work.storage == Storage::kFloat16) return attend_as<Half>(work, task);
+  if (work.format.sampling == Storage::kFloat32) return attend_as<float>(work, task);
+  if (work.format.sampling == Storage::kFloat16) return attend_as<Half>(work, task);
   return attend_as<BFloat16>(work, task);
 }
 

@@ -1,6 +1,5 @@
 #pragma once
 
-#include "common/storage.h"
 #include "ops/ms_deform_attn/math.h"
 
 namespace m2f::ms_deform_attn {
@@ -19,7 +18,7 @@ struct Tile {
 // then attend() for each of tasks(). What a task computes does not depend on the others.
 struct Work {
   Shape shape;
-  Storage storage;
+  Format format;
   const void* value;
   const void* sampling;
   void* output;

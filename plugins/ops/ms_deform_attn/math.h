@@ -2,6 +2,7 @@
 
 #include "common/exp.h"
 #include "common/host_device.h"
+#include "common/storage.h"
 
 // Geometry of multi-scale deformable attention (Zhu et al., ICLR 2021, eq. 2).
 //
@@ -32,6 +33,14 @@ struct Shape {
   M2F_HD_METHOD int64_t depth() const { return channels / heads; }
   M2F_HD_METHOD int32_t samples() const { return levels * points; }
   M2F_HD_METHOD int64_t sampling_width() const { return int64_t{3} * heads * samples(); }
+};
+
+// How the tensors of one call are stored. An int8 value times value_scale is what it stands
+// for; the scale joins the softmax weights, so that it costs one product per query and head.
+struct Format {
+  Storage value = Storage::kFloat32;     // that of `sampling`, or int8
+  Storage sampling = Storage::kFloat32;  // and of the output
+  float value_scale = 1.0f;
 };
 
 // The two pixels around a coordinate along one axis. Both lie in the level always, so that a

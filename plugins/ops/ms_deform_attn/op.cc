@@ -1,12 +1,65 @@
 #include "ops/ms_deform_attn/op.h"
 
 #include <cinttypes>
+#include <cmath>
 
 #include "ops/ms_deform_attn/cpu.h"
 
 namespace m2f::ms_deform_attn {
 
-Status make_shape(const int64_t value[3], const int64_t sampling[3], const int64_t* levels,
+Status read_attributes(const AttributeValue values[], Attributes* attributes) {
+  const AttributeValue& sides = values[kAttributeLevelShapes];
+  attributes->heads = values[kAttributeHeads].ints[0];
+  attributes->points = values[kAttributePoints].ints[0];
+  attributes->value_scale = values[kAttributeValueScale].number;
+  attributes->level_count = sides.count / 2;
+  if (sides.count % 2 != 0 || sides.count > 2 * kMaxLevels) {
+    return error("MSDeformAttn: level_shapes is H_0, W_0, ... of 1 to %d levels, got %" PRId64
+                 " numbers",
+                 kMaxLevels, sides.count);
+  }
+  for (int64_t i = 0; i < sides.count; ++i) attributes->level_sides[i] = sides.ints[i];
+  return {};
+}
+
+Status make_call(const Attributes& attributes, const TensorView inputs[], int64_t input_count,
+                 Shape* shape, Format* format) {
+  const TensorView& value = inputs[kInputValue];
+  const TensorView& sampling = inputs[kInputSampling];
+  *format = {value.type, sampling.type, attributes.value_scale};
+  const Status status = check(*format);
+  if (!status.ok()) return status;
+  if (attributes.level_count != 0) {
+    return make_shape(value.dims, sampling.dims, attributes.level_sides, attributes.level_count,
+                      attributes, shape);
+  }
+  int64_t sides[2 * kMaxInputs];
+  int64_t count = 0;
+  for (int64_t i = kInputLevels; i < input_count; ++i, ++count) {
+    sides[2 * count] = inputs[i].dims[2];
+    sides[2 * count + 1] = inputs[i].dims[3];
+  }
+  return make_shape(value.dims, sampling.dims, sides, count, attributes, shape);
+}
+
+Status check(const Format& format) {
+  const float scale = format.value_scale;
+  if (format.value == Storage::kInt8) {
+    if (scale > 0.0f && scale < INFINITY) return {};
+    return error("MSDeformAttn: value_scale of an int8 value is %g, expected a number above 0",
+                 scale);
+  }
+  if (format.value != format.sampling) {
+    return error(
+        "MSDeformAttn: value and sampling have different types; only an int8 value "
+        "may stand beside another type");
+  }
+  if (scale == 1.0f) return {};
+  return error("MSDeformAttn: value_scale is %g, but value is no int8, where it has to be 1",
+               scale);
+}
+
+Status make_shape(const int64_t value[3], const int64_t sampling[3], const int64_t* sides,
                   int64_t level_count, const Attributes& attributes, Shape* shape) {
   const int64_t samples = level_count * attributes.points;
   if (attributes.heads < 1 || value[2] % attributes.heads != 0) {
@@ -42,8 +95,8 @@ Status make_shape(const int64_t value[3], const int64_t sampling[3], const int64
              {}};
   int64_t total = 0;
   for (int64_t l = 0; l < level_count; ++l) {
-    const int64_t height = levels[2 * l];
-    const int64_t width = levels[2 * l + 1];
+    const int64_t height = sides[2 * l];
+    const int64_t width = sides[2 * l + 1];
     // Positions are counted in 32 bits, and must be exact as floats along each axis.
     constexpr int64_t kLongest = int64_t{1} << 20;
     if (height < 1 || width < 1 || height > kLongest || width > kLongest ||
@@ -81,12 +134,13 @@ void fill_samples(Work& work, int64_t lanes) {
 
 }  // namespace
 
-Status forward(const Shape& shape, Storage storage, const void* value, const void* sampling,
-               void* output, const Kernels& kernels, const Parallel& parallel) {
+Status forward(const Shape& shape, const Format& format, const void* value,
+               const void* sampling, void* output, const Kernels& kernels,
+               const Parallel& parallel) {
   if (shape.batch == 0 || shape.channels == 0) return {};
   Work work;
   work.shape = shape;
-  work.storage = storage;
+  work.format = format;
   work.value = value;
   work.sampling = sampling;
   work.output = output;
@@ -108,16 +162,21 @@ Status forward(const Shape& shape, Storage storage, const void* value, const voi
   return {};
 }
 
-void forward_plain(const Shape& shape, Storage storage, const void* value, const void* sampling,
-                   void* output) {
-  const auto run = [&](auto type) {
-    using T = decltype(type);
-    forward_plain(shape, static_cast<const T*>(value), static_cast<const T*>(sampling),
-                  static_cast<T*>(output));
+void forward_plain(const Shape& shape, const Format& format, const void* value,
+                   const void* sampling, void* output) {
+  const auto run = [&](auto of_value, auto of_sampling) {
+    using V = decltype(of_value);
+    using T = decltype(of_sampling);
+    forward_plain(shape, format.value_scale, static_cast<const V*>(value),
+                  static_cast<const T*>(sampling), static_cast<T*>(output));
   };
-  if (storage == Storage::kFloat32) return run(float{});
-  if (storage == Storage::kFloat16) return run(Half{});
-  run(BFloat16{});
+  const bool is_int8 = format.value == Storage::kInt8;
+  const auto run_with = [&](auto type) {
+    return is_int8 ? run(int8_t{}, type) : run(type, type);
+  };
+  if (format.sampling == Storage::kFloat32) return run_with(float{});
+  if (format.sampling == Storage::kFloat16) return run_with(Half{});
+  run_with(BFloat16{});
 }
 
 }  // namespace m2f::ms_deform_attn
