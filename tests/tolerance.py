@@ -57,6 +57,11 @@ ATTENTION = 8e-6
 """One small attention in float32: sums of at most 7 products of values below 4, and a softmax
 with a relative error of 8 roundings: 4 * 4 * 8 * 2^-24."""
 
+THRESHOLD_SEARCH = 1.02
+"""Squared error at the threshold found over the best one's: candidates are 1/256 of the peak
+apart, and near its least the error grows with the square of the distance; a histogram's bin is
+at most half a step wide, so that it misjudges a step's rounding by (1/2)^2 / 12 of it."""
+
 
 def deformable(value, sampling, sizes):
     """Bounds the absolute error of one float32 deformable attention output.

@@ -16,6 +16,7 @@ MAY_IMPORT = {
     "train": {"train", "evaluate", "models", "runtime"},
     "runtime": {"runtime", "plugins"},
     "evaluate": {"evaluate", "export", "models", "plugins", "runtime"},
+    "calib": {"calib", "evaluate", "export", "plugins", "runtime"},
 }
 WITHOUT_TORCH = ("runtime", "plugins", "src/m2f")
 TORCH_FILES = {"runtime/backend_torch.py"}  # optional, and needs the model too

@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = ("src/m2f", "models", "export", "plugins", "runtime", "train", "evaluate", "tests")
+FOLDERS = (
+    *("src/m2f", "models", "export", "plugins", "runtime", "train", "evaluate", "calib"),
+    "tests",
+)
 FILE_LINES = 400
 FUNCTION_LINES = 60
 TEST_LINES = 45
