@@ -21,7 +21,7 @@ FORMAT = 1
 """Of the file: what it holds and what that means."""
 
 
-_DAMAGE = (OSError, ValueError, KeyError, TypeError, IndexError, zipfile.BadZipFile)
+_DAMAGE = (OSError, EOFError, ValueError, KeyError, TypeError, IndexError, zipfile.BadZipFile)
 """What reading a file raises that is something else, or only half."""
 
 

@@ -66,7 +66,7 @@ def test_every_growing_result_is_watched(model, seen):
 
 
 def network(shape):
-    """y = 2 x, of this shape, computed from an image of one pixel."""
+    """A result y = 2 x of this shape, computed from an image of one pixel."""
     info = onnx.helper.make_tensor_value_info
     node = onnx.helper.make_node
     nodes = [
@@ -105,7 +105,7 @@ def test_of_a_large_tensor_every_channel_is_sampled_evenly(tmp_path):
     shape = (1, 300_000, 12)
     probe = Probe(network(shape), tmp_path, {"y": -1}, threads=1)
     one = probe.run(IMAGE, WHOLE)["y"]
-    assert SAMPLES <= one.samples.size <= 6 * SAMPLES
+    assert SAMPLES * 6 / 7 <= one.samples.size <= 6 * SAMPLES
     channels = np.bincount((one.samples / 2).astype(int) % 12, minlength=12)
     assert channels.max() - channels.min() <= 1
     assert one.high.shape == (12,)

@@ -12,7 +12,8 @@ from PIL import Image
 from m2f.bundle import Bundle
 from m2f.calib import cache
 from m2f.calib import record as record_module
-from m2f.calib.images import LEAST, pictures as find
+from m2f.calib.images import LEAST
+from m2f.calib.images import pictures as find
 from m2f.calib.record import record, subject_of
 from m2f.errors import CheckFailed, DataError, DiskError, UsageError
 from tests.calib.test_probe import tensors_of
