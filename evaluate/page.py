@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import os
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 from pycocotools import mask as coco  # type: ignore[import-untyped, unused-ignore]
 
 from m2f.config import Category
 from m2f.errors import UsageError
+from m2f.evaluate import html
 from m2f.evaluate.dataset import DataSet, Item
 from m2f.evaluate.metric import ClassScore, Value
 from m2f.evaluate.predictor import Model, Predictor, opened
@@ -27,22 +24,8 @@ from m2f.runtime.masks import Mask, PackedMasks, box_of
 from m2f.runtime.overlay import draw
 from m2f.runtime.results import Prediction, Segment
 
-WIDTH = 560
-"""Pixels; larger pictures are shrunk before they are put into the page."""
-
 SURE = 0.5
 """Instances below this score are not drawn."""
-
-_STYLE = """
-:root { color-scheme: light dark; font: 15px/1.45 system-ui, sans-serif; }
-body { max-width: 1200px; margin: 2rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; margin: 1rem 0 2rem; }
-th, td { padding: .2rem .8rem; text-align: right; border-bottom: 1px solid #8884; }
-th:first-child, td:first-child { text-align: left; }
-.row { display: grid; grid-template-columns: repeat(3, 1fr); gap: .6rem; margin-bottom: 2rem; }
-figure { margin: 0; } img { width: 100%; height: auto; border-radius: 4px; }
-figcaption { opacity: .7; }
-"""
 
 
 def write_page(
@@ -68,11 +51,11 @@ def write_page(
         UsageError: The data set lacks the report's images.
         DiskError: The page cannot be written.
     """
-    shown = report.worst[:worst]
+    worst_first = report.worst[:worst]
     with opened(model, threads=threads) as source:
         data = data.of_model(source.predictor.metadata.categories)
         items = {item.key: item for item in data.items}
-        if any(image.key not in items for image in shown):
+        if any(image.key not in items for image in worst_first):
             raise UsageError(f"{data.name} is not what the report is about, {report.data}")
         rows = [
             _row(
@@ -82,25 +65,21 @@ def write_page(
                 source.predictor,
                 data,
             )
-            for image in shown
+            for image in worst_first
         ]
-    title = f"{escape(report.model)} on {escape(report.data)}, {report.task}"
-    headings = {name: [value] for name, value in report.scores.metrics.items()}
+    title = f"{report.model} on {report.data}, {report.task}"
+    metrics = [(name, [shown(value)]) for name, value in report.scores.metrics.items()]
     parts = [
-        "<!doctype html>",
-        f'<html lang="en"><meta charset="utf-8"><title>{title}</title>',
-        f"<style>{_STYLE}</style><h1>{title}</h1>",
         f"<p>{len(report.images)} images; in percent, but for the numbers of categories.</p>",
-        _table(["metric", ""], [(name, values) for name, values in headings.items()]),
-        "".join(f"<p>Note: {escape(text)}.</p>" for text in report.remarks()),
-        f"<h2>The {len(shown)} worst images</h2>",
+        html.table(["metric", ""], metrics),
+        *(f"<p>Note: {escape(text)}.</p>" for text in report.remarks()),
+        f"<h2>The {len(worst_first)} worst images</h2>",
         *rows,
         "<h2>Classes</h2>",
         _classes(report.scores.classes),
-        "</html>",
     ]
     with replacing(Path(path)) as stream:
-        stream.write("\n".join(parts).encode())
+        stream.write(html.page(title, parts).encode())
 
 
 def prediction_from_truth(truth: Truth, categories: tuple[Category, ...]) -> Prediction:
@@ -161,44 +140,23 @@ def _row(caption: str, item: Item, report: Report, predictor: Predictor, data: D
     found = predictor(image, task=report.task)
     if report.task == "instance":
         found = found.above(SURE)
-    pictures = {
-        caption: image,
-        "ground truth": _drawn(truth, image),
-        "predicted": _drawn(found, image),
-    }
-    figures = "".join(
-        f'<figure><img alt="{escape(text)}" src="{_embedded(pixels)}">'
-        f"<figcaption>{escape(text)}</figcaption></figure>"
-        for text, pixels in pictures.items()
+    return html.pictures(
+        [
+            (caption, image),
+            ("ground truth", _drawn(truth, image)),
+            ("predicted", _drawn(found, image)),
+        ]
     )
-    return f'<div class="row">{figures}</div>'
 
 
 def _drawn(prediction: Prediction, image: Pixels) -> Pixels:
     return np.asarray(draw(prediction, image, alpha=0.55, labels=True, boxes=False))
 
 
-def _embedded(pixels: NDArray[np.uint8]) -> str:
-    picture = Image.fromarray(pixels)
-    picture.thumbnail((WIDTH, 2 * WIDTH))
-    stream = io.BytesIO()
-    picture.save(stream, format="JPEG", quality=88)
-    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
-
-
 def _classes(classes: Sequence[ClassScore]) -> str:
     columns = list(classes[0].values)
-    rows = [(one.category.name, list(one.values.values())) for one in classes]
-    return _table(["class", *columns], rows)
-
-
-def _table(headings: Sequence[str], rows: Sequence[tuple[str, Sequence[Value]]]) -> str:
-    head = "".join(f"<th>{escape(text)}</th>" for text in headings)
-    body = "".join(
-        f"<tr><td>{escape(name)}</td>{''.join(f'<td>{shown(v)}</td>' for v in values)}</tr>"
-        for name, values in rows
-    )
-    return f"<table><tr>{head}</tr>{body}</table>"
+    rows = [(one.category.name, [shown(v) for v in one.values.values()]) for one in classes]
+    return html.table(["class", *columns], rows)
 
 
 def shown(value: Value) -> str:
