@@ -22,6 +22,7 @@ from m2f.evaluate.pq import PanopticQuality
 from m2f.evaluate.predictor import Model, Opened, Predictor, check_task, opened
 from m2f.evaluate.report import ImageScore, Report
 from m2f.evaluate.store import Keep, Store
+from m2f.evaluate.truth import Truth
 from m2f.runtime.images import decode
 
 Progress = Callable[[int, int, object], None]
@@ -71,7 +72,7 @@ def evaluate(
         if task not in data.tasks:
             raise UsageError(f"{data.name}: cannot judge {task} results, only {data.tasks}")
         mapping = match(data.categories, metadata.categories, matching)
-        items = _chosen(data, limit)
+        items = chosen(data, limit)
         with contextlib.ExitStack() as stack:
             store = None
             if keep is not None:
@@ -90,6 +91,22 @@ def metric_of(task: Task, mapping: CategoryMap) -> Metric:
     if task == "panoptic":
         return PanopticQuality(mapping)
     return AveragePrecision(mapping) if task == "instance" else SemanticQuality(mapping)
+
+
+def truth_of(data: DataSet, item: Item, size: tuple[int, int]) -> Truth:
+    """The ground truth of one image of ``size``, height and width.
+
+    Raises:
+        DataError: It is of another size, or wrong in itself.
+    """
+    truth = data.truth(item)
+    if truth.size != size:
+        raise DataError(
+            f"{item.image}: is {size[0]}x{size[1]}, its ground truth "
+            f"({item.label or data.name}) {truth.size[0]}x{truth.size[1]}; the two must be of "
+            "one size"
+        )
+    return truth
 
 
 class _Run:
@@ -125,15 +142,8 @@ class _Run:
         return records, resumed
 
     def one(self, item: Item) -> Record:
-        truth = self.data.truth(item)
         image = decode(item.image)
-        height, width = image.shape[:2]
-        if truth.size != (height, width):
-            raise DataError(
-                f"{item.image}: is {height}x{width}, its ground truth "
-                f"({item.label or self.data.name}) {truth.size[0]}x{truth.size[1]}; the two "
-                "must be of one size"
-            )
+        truth = truth_of(self.data, item, (image.shape[0], image.shape[1]))
         record = self.metric.measure(truth, self.predictor(image, task=self.task))
         notes = [f"{item.key}: {note}" for note in truth.notes]
         return {"empty": truth.is_empty, "notes": notes, **record}
@@ -171,7 +181,14 @@ class _Run:
         )
 
 
-def _chosen(data: DataSet, limit: int | None) -> Sequence[Item]:
+def chosen(data: DataSet, limit: int | None) -> Sequence[Item]:
+    """The first ``limit`` images, all of whose files exist.
+
+    Raises:
+        UsageError: That leaves none.
+        DataError: There are none.
+        MissingFile: Files do not exist.
+    """
     if limit is not None and limit < 1:
         raise UsageError(f"a limit of {limit} images leaves nothing to evaluate")
     items = data.items[:limit]

@@ -9,6 +9,13 @@ from m2f.config import Task
 from m2f.evaluate.mapping import CategoryMap
 from m2f.evaluate.metric import Scores
 
+HEADLINE: dict[Task, tuple[str, ...]] = {
+    "panoptic": ("PQ", "SQ", "RQ", "PQ_things", "PQ_stuff"),
+    "instance": ("AP", "AP50", "AP75", "APs", "APm", "APl", "boundary_AP"),
+    "semantic": ("mIoU", "fwIoU", "mACC", "pACC"),
+}
+"""Names of the metrics that people compare."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageScore:
@@ -62,11 +69,7 @@ class Report:
     @property
     def headline(self) -> tuple[str, ...]:
         """Names of the metrics that people compare."""
-        return {
-            "panoptic": ("PQ", "SQ", "RQ", "PQ_things", "PQ_stuff"),
-            "instance": ("AP", "AP50", "AP75", "APs", "APm", "APl", "boundary_AP"),
-            "semantic": ("mIoU", "fwIoU", "mACC", "pACC"),
-        }[self.task]
+        return HEADLINE[self.task]
 
     def remarks(self) -> list[str]:
         """What a reader of the figures has to know beside them."""

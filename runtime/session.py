@@ -157,6 +157,32 @@ class Session:
         class_logits, mask_logits = self.backend.run(batch, sizes)
         return class_logits[: len(images)], mask_logits[: len(images)]
 
+    def segments(
+        self,
+        class_logits: NDArray[Any],
+        mask_logits: NDArray[Any],
+        image: Prepared,
+        *,
+        task: Task | None = None,
+    ) -> Prediction:
+        """One image's segments from the network's outputs.
+
+        Args:
+            class_logits: [Q, K + 1].
+            mask_logits: [Q, H'/4, W'/4].
+            image: What `logits` was given.
+            task: What to answer; the session's task unless given.
+        """
+        padded = (mask_logits.shape[1] * MASK_STRIDE, mask_logits.shape[2] * MASK_STRIDE)
+        return segment(
+            class_logits,
+            mask_logits,
+            Frame(padded=padded, valid=image.size, output=image.original),
+            task=self.task if task is None else _known_task(task, self.metadata),
+            rules=self.metadata.postprocess,
+            categories=self.metadata.categories,
+        )
+
     def close(self) -> None:
         """Frees the network."""
         self.backend.close()
@@ -174,16 +200,8 @@ class Session:
 
     def _predict(self, images: Sequence[Prepared], task: Task) -> list[Prediction]:
         class_logits, mask_logits = self.logits(images)
-        padded = (mask_logits.shape[2] * MASK_STRIDE, mask_logits.shape[3] * MASK_STRIDE)
         return [
-            segment(
-                class_logits[i],
-                mask_logits[i],
-                Frame(padded=padded, valid=image.size, output=image.original),
-                task=task,
-                rules=self.metadata.postprocess,
-                categories=self.metadata.categories,
-            )
+            self.segments(class_logits[i], mask_logits[i], image, task=task)
             for i, image in enumerate(images)
         ]
 

@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 from m2f.cli.check import check
+from m2f.cli.compare import compare
 from m2f.cli.demo import demo
 from m2f.cli.doctor import doctor
 from m2f.cli.evaluate import eval
@@ -40,7 +41,9 @@ def _help(function: Callable[..., None]) -> str:
     return cleandoc(function.__doc__ or "").replace("\\b", "\b")
 
 
-for verb in (export, run, check, eval, inspect, doctor, demo, scenes, finetune, train_sample):
+DEPLOY = (export, run, check, eval, compare, inspect, doctor, demo)
+TRAIN = (scenes, finetune, train_sample)
+for verb in DEPLOY + TRAIN:
     app.command(help=_help(verb))(verb)
 
 
