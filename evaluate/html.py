@@ -20,12 +20,13 @@ body { max-width: 1200px; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; margin: 1rem 0 2rem; }
 th, td { padding: .2rem .8rem; text-align: right; border-bottom: 1px solid #8884; }
 th:first-child, td:first-child { text-align: left; }
+td { white-space: nowrap; }
 .wide { overflow-x: auto; } tr.reference { background: #8881; }
 .row { display: grid; grid-auto-flow: column; grid-auto-columns: 1fr; gap: .6rem;
   margin-bottom: 2rem; }
 figure { margin: 0; } img { width: 100%; height: auto; border-radius: 4px; }
-.plot { margin: 1rem 0 2rem; } .plot svg { max-width: 100%; height: auto; background: #fff;
-  border-radius: 4px; }
+.plot { margin: 1rem 0 2rem; } .plot svg { width: 100%; height: auto;
+  background: #fff; border-radius: 4px; }
 figcaption { opacity: .7; }
 """
 

@@ -13,7 +13,7 @@ from m2f.evaluate import html
 from m2f.evaluate.comparison.agreement import painted
 from m2f.evaluate.comparison.candidates import candidates
 from m2f.evaluate.comparison.plots import flips_plot, layers_plot
-from m2f.evaluate.comparison.result import STAGES, Change, Comparison, Row
+from m2f.evaluate.comparison.result import STAGES, Change, Comparison
 from m2f.evaluate.page import SURE, shown
 from m2f.files import replacing
 from m2f.runtime.images import Pixels, decode
@@ -66,55 +66,52 @@ def write_comparison(
         stream.write(html.page(title, parts).encode())
 
 
-def headings(comparison: Comparison) -> list[str]:
-    """Columns of the table, without the first."""
-    return [
-        "precision",
-        "backend",
-        "MB",
-        *comparison.headline,
-        "same pixels, %",
-        "mask IoU, %",
-        "same classes, %",
-        "flips, %",
-        *(f"{stage}, ms" for stage in STAGES),
-        "total, ms",
-        "x",
-        "peak MB",
-    ]
+Table = tuple[list[str], list[tuple[str, list[str]]]]
+"""Headings, and the rows' names and cells."""
 
 
-def cells(comparison: Comparison, row: Row) -> list[str]:
-    """One row of the table, in the order of `headings`."""
-    agreement, metrics = row.agreement, row.metrics or {}
-    flips = sum(row.flips) / len(row.flips) if row.flips else None
-    return [
-        row.precision,
-        row.backend,
-        f"{row.bytes / 1e6:.1f}",
-        *(shown(metrics.get(name)) for name in comparison.headline),
-        *(
-            shown(getattr(agreement, name, None)) if agreement else "-"
-            for name in ("pixels", "mask_iou", "classes")
-        ),
-        shown(flips),
-        *(f"{row.milliseconds[stage]:.1f}" for stage in STAGES),
-        f"{row.total:.1f}",
-        f"{row.speed:.2f}",
-        "-" if row.peak_memory is None else f"{row.peak_memory / 1e6:.0f}",
-    ]
+def answers_table(comparison: Comparison) -> Table:
+    """How good each row is, and how far from the first."""
+    agreement = ["same pixels, %", "mask IoU, %", "same classes, %", "decisions changed, %"]
+    rows = []
+    for row in comparison.rows:
+        metrics, other = row.metrics or {}, row.agreement
+        cells = [shown(metrics.get(name)) for name in comparison.headline]
+        for name in ("pixels", "mask_iou", "classes"):
+            cells.append(shown(getattr(other, name, None)))
+        cells.append(shown(sum(row.flips) / len(row.flips) if row.flips else None))
+        rows.append((row.name, [row.precision, *cells]))
+    return ["", "precision", *comparison.headline, *agreement], rows
+
+
+def costs_table(comparison: Comparison) -> Table:
+    """What each row costs on this machine."""
+    rows = []
+    for row in comparison.rows:
+        peak = "-" if row.peak_memory is None else f"{row.peak_memory / 1e6:.0f}"
+        times = [f"{row.milliseconds[stage]:.1f}" for stage in STAGES]
+        total = [f"{row.total:.1f}", f"{row.speed:.2f}"]
+        rows.append((row.name, [f"{row.bytes / 1e6:.1f}", peak, *times, *total, row.backend]))
+    times = [f"{stage}, ms" for stage in STAGES]
+    return ["", "file, MB", "peak, MB", *times, "total, ms", "x", "backend"], rows
 
 
 def _figures(comparison: Comparison) -> Iterator[str]:
-    rows = [(row.name, cells(comparison, row)) for row in comparison.rows]
     yield (
         f"<p>{comparison.images} images of {escape(comparison.data)}, task "
-        f"{comparison.task}. Everything ran in turns in one process; times are medians over "
-        "the images, x is how many times as fast as the first row. Agreement is with the "
-        "first row.</p>"
+        f"{comparison.task}. Agreement and changes are with respect to the first row.</p>"
     )
     yield from (f"<p>Note: {escape(text)}.</p>" for text in comparison.remarks)
-    yield html.table(["", *headings(comparison)], rows, reference=comparison.reference.name)
+    first = comparison.reference.name
+    names, rows = answers_table(comparison)
+    yield html.table(names, rows, reference=first)
+    yield (
+        "<p>What it costs here. All rows took turns in one process; times are medians over the "
+        "images, x is how many times as fast as the first row, image by image. Peak memory is "
+        "that of a process that segments one image.</p>"
+    )
+    names, rows = costs_table(comparison)
+    yield html.table(names, rows, reference=first)
     if any(row.layers for row in comparison.rows):
         yield (
             f"<h2>Layer by layer</h2><p>Over {comparison.detailed} images. How far each "

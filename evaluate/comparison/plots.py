@@ -12,8 +12,8 @@ from m2f.evaluate.comparison.result import Row
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PARTS = 8
-"""Most parts of the network named along the axis."""
+LEAST_PART = 50
+"""Parts of fewer than one in so many layers are not named along the axis."""
 
 
 def layers_plot(rows: Sequence[Row]) -> str:
@@ -40,7 +40,7 @@ def layers_plot(rows: Sequence[Row]) -> str:
     axes.set_xlabel("layer, in the order they run")
     axes.set_ylabel("signal / difference, dB")
     axes.grid(axis="y", alpha=0.3)
-    axes.legend()
+    figure.legend(loc="outside right upper", frameon=False)
     return _svg(figure)
 
 
@@ -63,7 +63,7 @@ def flips_plot(rows: Sequence[Row]) -> str:
     axes.set_xlabel("decoder layer")
     axes.set_ylabel("decisions changed, %")
     axes.grid(axis="y", alpha=0.3)
-    axes.legend()
+    figure.legend(loc="outside right upper", frameon=False)
     return _svg(figure)
 
 
@@ -84,7 +84,9 @@ def _parts(names: Sequence[str]) -> list[tuple[int, str]]:
         part = name.split(".")[0]
         if not found or found[-1][1] != part:
             found.append((number, part))
-    return found if len(found) <= PARTS else []
+    ends = [start for start, _ in found[1:]] + [len(names)]
+    large = len(names) / LEAST_PART
+    return [(s, part) for (s, part), end in zip(found, ends, strict=True) if end - s > large]
 
 
 def _figure(height: float = 3.8) -> Figure | None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from m2f.models.categories import categories_generic
-from tests.evaluate.made import Scene, edit, listed, write_scenes
+from tests.evaluate.made import Scene, edit, write_scenes_of
 
 CLASSES = categories_generic(3)
 
@@ -15,21 +15,8 @@ CLASSES = categories_generic(3)
 def data(tmp_path, monkeypatch):
     """Two scenes of the model's three classes; results go beside them unless told."""
     monkeypatch.chdir(tmp_path)
-    scenes = [Scene(seed, (48, 64)) for seed in (400, 401)]
-    for scene in scenes:
-        scene.labels = {k: v % 3 for k, v in scene.labels.items()}
-    write_scenes(tmp_path / "set", scenes)
-    for name, key in (("panoptic", "segments_info"), ("instances", None)):
-        edit(tmp_path / f"set/{name}.json", lambda content, key=key: _rename(content, key))
+    write_scenes_of(tmp_path / "set", [Scene(seed, (48, 64)) for seed in (400, 401)], CLASSES)
     return tmp_path / "set"
-
-
-def _rename(content, key):
-    ids = {3: 0, 7: 1, 20: 2}
-    content["categories"] = listed(CLASSES)
-    for entry in content["annotations"]:
-        for one in entry[key] if key else [entry]:
-            one["category_id"] = ids[one["category_id"]]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import m2f as package
 from m2f.cli import app
 
 VERBS = (
-    *("export", "run", "check", "eval", "inspect", "doctor", "demo", "scenes"),
+    *("export", "run", "check", "eval", "compare", "inspect", "doctor", "demo", "scenes"),
     *("finetune", "train-sample"),
 )
 

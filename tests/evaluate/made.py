@@ -211,3 +211,20 @@ def edit(path, change):
     content = json.loads(path.read_text())
     change(content)
     path.write_text(json.dumps(content))
+
+
+def write_scenes_of(folder, scenes, classes):
+    """Scenes whose categories are the first three, under other names and ids."""
+    for scene in scenes:
+        scene.labels = {k: v % 3 for k, v in scene.labels.items()}
+    write_scenes(folder, scenes)
+    new = dict(zip(IDS, classes, strict=False))
+
+    def rename(content, key):
+        content["categories"] = listed(classes)
+        for entry in content["annotations"]:
+            for one in entry[key] if key else [entry]:
+                one["category_id"] = new[one["category_id"]].id
+
+    edit(folder / "panoptic.json", lambda content: rename(content, "segments_info"))
+    edit(folder / "instances.json", lambda content: rename(content, None))

@@ -150,15 +150,12 @@ def _data(
 
 
 def _print(found: Comparison) -> None:
-    from m2f.evaluate.comparison.page import cells, headings
+    from m2f.evaluate.comparison.page import answers_table, costs_table
 
-    names = headings(found)
     title = f"{found.images} images of {found.data}, {found.task}"
-    # The backend would make the table too wide; it is on the page.
-    kept = [i for i, name in enumerate(names) if name != "backend"]
-    columns = ["", *(names[i] for i in kept)]
-    rows = table(*columns, title=title, numbers=tuple(range(2, len(columns))))
-    for row in found.rows:
-        values = cells(found, row)
-        rows.add_row(row.name, *(values[i] for i in kept))
-    show(rows)
+    for names, rows in (answers_table(found), costs_table(found)):
+        shown = table(*names, title=title, numbers=tuple(range(1, len(names))))
+        for name, cells in rows:
+            shown.add_row(name, *cells)
+        show(shown)
+        title = ""
