@@ -182,7 +182,7 @@ class Graph:
         node = helper.make_node(kind, inputs, results, name=stem, domain=domain, **attributes)
         if not domain and all(i in self._known or not i for i in inputs):
             feeds = {i: self._known[i] for i in inputs if i}
-            computed = _evaluated(node, feeds)
+            computed = evaluated(node, feeds)
             if sum(array.size for array in computed) <= FOLD_LIMIT:
                 return [self.constant(array, array.dtype) for array in computed]
         self.nodes.append(node)
@@ -203,7 +203,7 @@ class Graph:
         return f"{full}.{count}"
 
 
-def _evaluated(node: onnx.NodeProto, feeds: Mapping[str, Array]) -> list[Array]:
+def evaluated(node: onnx.NodeProto, feeds: Mapping[str, Array]) -> list[Array]:
     """What a node gives for these inputs, by ONNX's reference evaluator."""
     inputs = [
         helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(a.dtype), a.shape)
