@@ -58,6 +58,15 @@ class Cost:
         """Moved in all."""
         return self.weights + self.activations
 
+    def to_json(self) -> dict[str, int]:
+        """Ready for ``json.dump``."""
+        return {
+            "macs": self.macs,
+            "weight_bytes": self.weights,
+            "activation_bytes": self.activations,
+            "nodes": self.nodes,
+        }
+
     def __add__(self, other: Cost) -> Cost:
         return Cost(
             self.macs + other.macs,

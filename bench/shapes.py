@@ -68,7 +68,8 @@ def tensors(model: onnx.ModelProto, inputs: Mapping[str, Shape]) -> dict[str, Te
 
     Args:
         model: Its large weights need not be loaded.
-        inputs: Shapes of the graph's inputs; one that is left out has its default's.
+        inputs: Shapes of the graph's inputs; one that is left out has its default's, or the
+            one that the graph states.
 
     Raises:
         BundleError: An op is unknown, or its shape does not follow from the inputs.
@@ -76,14 +77,13 @@ def tensors(model: onnx.ModelProto, inputs: Mapping[str, Shape]) -> dict[str, Te
     graph = model.graph
     found = {tensor.name: _stored(tensor) for tensor in graph.initializer}
     for port in graph.input:
-        if port.name in inputs:
-            kind = port.type.tensor_type.elem_type
-            found[port.name] = Tensor(inputs[port.name], kind)
-        elif port.name in found:  # an input with a default may still be given
-            stored = found[port.name]
-            found[port.name] = Tensor(stored.shape, stored.type)
-        else:
+        shape = inputs.get(port.name)
+        if shape is None and port.name in found:  # an input with a default may still be given
+            shape = found[port.name].shape
+        shape = _shape(port.type) if shape is None else shape
+        if shape is None:
             raise BundleError(f"the graph has an input {port.name!r} whose size is not known")
+        found[port.name] = Tensor(shape, port.type.tensor_type.elem_type)
     opsets = {opset.domain: opset.version for opset in model.opset_import}
     for node in graph.node:
         given = [found[name] for name in node.input if name]
@@ -165,9 +165,7 @@ def _of_contract(
 ) -> dict[str, Tensor]:
     """Outputs of one of our ops, from its op.toml."""
     names = {attribute.name for attribute in spec.attributes}
-    given = {
-        a.name: helper.get_attribute_value(a) for a in node.attribute if a.name in names
-    }
+    given = {a.name: helper.get_attribute_value(a) for a in node.attribute if a.name in names}
     sizes = spec.bind(*inputs, attributes=given)
     return {
         name: Tensor(tuple(sizes[axis] for axis in output.dims), inputs[0].type)

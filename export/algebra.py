@@ -21,22 +21,29 @@ BATCH_NORM_EPSILON = 1e-5
 class Algebra:
     """Which rewrites to make.
 
+    In brackets what each saves where the others are made, for R50 at 800x1344, counted as
+    `m2f inspect --cost` does; all of them together: [18.2 GMAC, 2586 MB, 87 nodes].
+
     Attributes:
         batch_norm: A frozen batch norm scales and shifts each channel: so can the convolution
             before it. Saves a node and, where a runtime does not do it itself, a pass over the
-            map, per convolution of a ResNet.
+            map, per convolution of a ResNet. [0.0 GMAC, 1906 MB, 53 nodes]
         pixel_scale: The first convolution's weights divide by the pixels' standard deviation.
             Not their mean, too: the convolution pads with zeros, which stand for the mean.
+            [0.0 GMAC, 26 MB, 1 nodes]
         small_masks: Resizing is linear, so a mask at 1/8, 1/16 or 1/32 is the query's
             product with resized features. Nine of ten products with the 1/4 map, and their
-            resizes, become ones of a quarter to a 64th of it: 27 GFLOP of 34 at 800x1344.
+            resizes, become ones of a quarter to a 64th of it. [13.8 GMAC, 1237 MB, 21 nodes]
         mask_features: The 1x1 convolution that makes mask features (without a norm after it)
-            folds into the last linear layer of the mask embedding: 8.8 GFLOP at 800x1344, and a
-            write and a read of the 1/4 map. Only for pixel decoders that end in such a one.
+            folds into the last linear layer of the mask embedding; its bias becomes a shift
+            per query and mask, hence the nodes. Only for pixel decoders that end in such a one.
+            [4.4 GMAC, 29 MB, -18 nodes]
         first_layer: The learnt queries do not depend on the image; nor does what they say
-            before the first layer: their mask embedding and first projection are constants.
+            before the first layer: their mask embedding and first projection are constants,
+            which some runtimes would find themselves. [0.0 GMAC, 0 MB, 13 nodes]
         joint_kv: The three layers that look at one scale take their keys in one product, and
-            their values: 6 products over the scales instead of 18.
+            their values: 6 products over the scales instead of 18, which read the scale once;
+            cutting the results apart is a copy. [0.0 GMAC, -181 MB, 18 nodes]
     """
 
     batch_norm: bool = True

@@ -8,10 +8,15 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from m2f.bundle import MANIFEST, MODEL, Bundle
 from m2f.config import Category, Metadata, ModelConfig, Task, json_from_config
+from m2f.errors import UsageError
+
+if TYPE_CHECKING:
+    from m2f.bench.cost import CostReport
+    from m2f.bench.savings import Saving
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +114,43 @@ class BundleReport:
         }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CostInspection:
+    """What a network costs, and what the exact rewrites do about it.
+
+    Attributes:
+        name: Of the bundle or checkpoint.
+        form: "plugin" or "portable".
+        precision: Of the file that was counted.
+        made: Rewrites that the file has.
+        report: The counts.
+        savings: Of each rewrite alone and of all, in FP32, whether made or not.
+    """
+
+    name: str
+    form: str
+    precision: str
+    made: tuple[str, ...]
+    report: CostReport
+    savings: tuple[Saving, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Ready for ``json.dump``; units are in the names, MACs are plain numbers."""
+        report = self.report
+        return {
+            "kind": "cost",
+            "name": self.name,
+            "form": self.form,
+            "precision": self.precision,
+            "size": list(report.size),
+            "parts": {part: c.to_json() for part, c in report.parts.items()},
+            "kinds": {kind: c.to_json() for kind, c in report.kinds.items()},
+            "total": report.total.to_json(),
+            "made": list(self.made),
+            "rewrites": {s.rewrite: s.saved.to_json() for s in self.savings},
+        }
+
+
 def inspect(
     target: str | os.PathLike[str], *, preset: str | None = None, task: Task | None = None
 ) -> CheckpointReport | BundleReport:
@@ -123,9 +165,59 @@ def inspect(
         M2FError: It is neither, or damaged.
     """
     path = Path(target)
-    if (path / MANIFEST).is_file() or (path / MODEL).is_file():
+    if _is_bundle(path):
         return _of_bundle(Bundle.open(path))
     return _of_checkpoint(os.fspath(target), preset, task)
+
+
+def cost(
+    target: str | os.PathLike[str],
+    size: tuple[int, int] | None = None,
+    *,
+    preset: str | None = None,
+    task: Task | None = None,
+) -> CostInspection:
+    """Counts what a network costs for one image.
+
+    Args:
+        target: A bundle; or a checkpoint, which is counted as it would be exported.
+        size: Height and width, pixels; may be left out for a bundle of one size.
+        preset: As for `inspect`.
+        task: As for `inspect`.
+
+    Raises:
+        UsageError: No size is given and several are possible, or the bundle refuses it.
+        M2FError: The target is neither, or damaged.
+    """
+    from m2f.bench.cost import cost_of_bundle
+    from m2f.bench.savings import cost_of_model, savings
+    from m2f.export.algebra import ALL
+
+    if _is_bundle(Path(target)):
+        bundle = Bundle.open(Path(target))
+        manifest = bundle.manifest
+        report = cost_of_bundle(bundle, size)
+        model, preprocess = manifest.model, manifest.metadata.preprocess
+        form, precision, made = manifest.form, manifest.precision, manifest.algebra
+    else:
+        found = _of_checkpoint(os.fspath(target), preset, task)
+        if size is None:
+            raise UsageError(f"{target}: a checkpoint takes any size; say which with --size")
+        model, preprocess = found.config, found.metadata.preprocess
+        report = cost_of_model(model, preprocess, size)
+        form, precision, made = "plugin", "fp32", ALL.names
+    return CostInspection(
+        name=Path(target).name,
+        form=form,
+        precision=precision,
+        made=made,
+        report=report,
+        savings=tuple(savings(model, preprocess, report.size[1:], form=form)),
+    )
+
+
+def _is_bundle(path: Path) -> bool:
+    return (path / MANIFEST).is_file() or (path / MODEL).is_file()
 
 
 def categories_in_short(categories: tuple[Category, ...], most: int = 8) -> str:

@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "runtime": {"runtime", "plugins"},
     "evaluate": {"evaluate", "export", "models", "plugins", "runtime"},
     "calib": {"calib", "evaluate", "export", "plugins", "runtime"},
+    "bench": {"bench", "export", "models", "plugins", "runtime"},
 }
 WITHOUT_TORCH = ("runtime", "plugins", "src/m2f")
 TORCH_FILES = {"runtime/backend_torch.py"}  # optional, and needs the model too

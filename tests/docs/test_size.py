@@ -8,6 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FOLDERS = (
     *("src/m2f", "models", "export", "plugins", "runtime", "train", "evaluate", "calib"),
+    "bench",
     "tests",
 )
 FILE_LINES = 400

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = ("models", "export", "plugins", "runtime", "train", "evaluate", "calib")
+FOLDERS = ("models", "export", "plugins", "runtime", "train", "evaluate", "calib", "bench")
 PYTHONS = ("3.10", "3.13")  # the ends of the supported range
 
 pytestmark = pytest.mark.slow

@@ -9,11 +9,13 @@ import typer
 
 from m2f.cli import options
 from m2f.cli.terminal import parity_in_words, reported, show, show_json, table, working
+from m2f.errors import UsageError
 
 if TYPE_CHECKING:
+    from m2f.bench.cost import Cost
     from m2f.bundle import Manifest
     from m2f.config import Metadata, ModelConfig
-    from m2f.inspect import BundleReport, CheckpointReport
+    from m2f.inspect import BundleReport, CheckpointReport, CostInspection
 
 SHOWN = 12
 """Kinds of ops printed."""
@@ -27,6 +29,13 @@ def inspect(
     weights: Annotated[
         bool, typer.Option("--weights", help="List every weight of a checkpoint.")
     ] = False,
+    cost: Annotated[
+        bool,
+        typer.Option(
+            "--cost", help="Count products, bytes and nodes by part, and what rewrites save."
+        ),
+    ] = False,
+    size: options.Size = None,
     preset: options.PresetName = None,
     task: options.TaskName = None,
     json: options.Json = False,
@@ -39,10 +48,23 @@ def inspect(
       m2f inspect model_final_94dc52.pkl
       m2f inspect model_final_94dc52.pkl --weights
       m2f inspect coco.m2f --json
+      m2f inspect coco.m2f --cost --size 512x512
     """
+    given = None if size is None else options.size(size)
+    if given and not cost:
+        raise UsageError("--size says what --cost is counted for; add --cost")
     with working(f"reading {target}"):
         from m2f.inspect import BundleReport
+        from m2f.inspect import cost as count
         from m2f.inspect import inspect as look_into
+
+        if cost:
+            counted = count(target, given, preset=preset, task=task)
+            if json:
+                show_json(counted.to_json())
+            else:
+                _print_cost(counted)
+            return
 
         report = look_into(target, preset=preset, task=task)
     if json:
@@ -102,6 +124,36 @@ def _print_bundle(report: BundleReport) -> None:
     if rest:
         ops.add_row(f"{len(rest)} others", f"{sum(rest):,}")
     show(ops)
+
+
+def _print_cost(counted: CostInspection) -> None:
+    batch, height, width = counted.report.size
+    columns = ("GMAC", "weights MiB", "activations MiB", "nodes")
+    title = (
+        f"{counted.name}, {counted.form}, {counted.precision}, "
+        f"{batch} image{'s' if batch > 1 else ''} of {height}x{width}"
+    )
+    for what, rows in (("part", counted.report.parts), ("work", counted.report.kinds)):
+        costs = table(what, *columns, title=title, numbers=(1, 2, 3, 4))
+        for name, cost in rows.items():
+            costs.add_row(name, *_cost_cells(cost))
+        costs.add_section()
+        costs.add_row("all", *_cost_cells(counted.report.total))
+        show(costs)
+        title = ""
+    title = "exact rewrites: what each saves where the others are made"
+    saved = table("rewrite", "in this file", *columns, title=title, numbers=(2, 3, 4, 5))
+    made = {*counted.made, *(["all"] if len(counted.made) + 1 == len(counted.savings) else [])}
+    for saving in counted.savings:
+        is_made = "yes" if saving.rewrite in made else "no"
+        saved.add_row(saving.rewrite, is_made, *_cost_cells(saving.saved))
+    show(saved)
+
+
+def _cost_cells(cost: Cost) -> tuple[str, ...]:
+    # Adding zero turns a rounded -0.0 into 0.0.
+    mebibytes = (round(count / 2**20, 1) + 0.0 for count in (cost.weights, cost.activations))
+    return (f"{cost.macs / 1e9:.2f}", *map(str, mebibytes), f"{cost.nodes:,}")
 
 
 def _manifest_rows(manifest: Manifest) -> list[tuple[str, str]]:

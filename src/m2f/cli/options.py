@@ -54,6 +54,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback with an error.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing bundle.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Where to write.", show_default=False)]
+Size = Annotated[
+    str | None,
+    typer.Option("--size", metavar="HxW", help="Height and width of the image, pixels."),
+]
 Threads = Annotated[
     int | None,
     typer.Option("--threads", min=1, help="CPU cores to use; all unless given."),
