@@ -44,6 +44,20 @@ class ExportError(M2FError):
     """A model cannot be written as asked."""
 
 
+class BuildError(M2FError):
+    """TensorRT refuses a network, or cannot build it with these options."""
+
+
+class EngineError(M2FError):
+    """An engine is damaged, stale, or was built for another machine."""
+
+
+class DeviceError(M2FError):
+    """A GPU has no driver, not enough memory, or failed while running."""
+
+    exit_code = 3
+
+
 class CheckFailed(M2FError):
     """Two things that must agree do not."""
 

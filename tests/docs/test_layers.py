@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SPINE = {"config", "errors", "bundle", "files"}
+SPINE = {"config", "errors", "bundle", "files", "engine", "gpu"}
 # Modules of src/m2f beside the spine put the folders together, and may import all of them.
 APPLICATION = {"__init__", "__main__", "cli", "demo", "doctor", "inspect", "run"}
 MAY_IMPORT = {

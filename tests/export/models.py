@@ -62,7 +62,11 @@ def published(name):
 @functools.cache
 def small(name):
     """A checkpoint of a small model."""
-    config = SMALL[name]
+    return checkpoint_of(SMALL[name], name)
+
+
+def checkpoint_of(config, name):
+    """A checkpoint of any model, with weights by the rule."""
     return Checkpoint(
         path=f"{name}.pth",
         format="official",

@@ -23,6 +23,17 @@ def libraries():
     return [next(folder.rglob(pattern), None) for pattern in LIBRARIES]
 
 
+def needs_rtx():
+    """Skips a test, visibly, where TensorRT for RTX is not installed."""
+    import pytest
+
+    if not libraries() or not all(libraries()):
+        pytest.skip(
+            "TensorRT for RTX is not installed (tensorrt-rtx-cu13-bindings, "
+            "onnxruntime-ep-nv-tensorrt-rtx-cu13)"
+        )
+
+
 def build(path, capabilities):
     """Size of the engine for these compute capabilities, bytes; 0 if there is none."""
     for library in libraries():

@@ -1,0 +1,109 @@
+"""`m2f build`: what it prints, and that nothing unfinished is left when it is stopped."""
+
+import json
+import resource
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from m2f.bundle import Bundle
+from m2f.engine import engines
+from tests.cli.test_bad_input import start
+from tests.export.rtx import needs_rtx
+
+WORDS = ("--target", "tensorrt-rtx", "--compute", "8.9", "--min", "64x64", "--max", "96x128")
+
+
+def entries(folder):
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+def test_build(m2f, bundle):
+    needs_rtx()
+    report = json.loads(m2f("build", bundle, *WORDS, "--batch", "1", "--json").stdout)
+    assert report["is_new"]
+    assert report["record"]["key"]["compute"] == [89]
+    assert report["record"]["key"]["sizes"]["max"] == [1, 96, 128]
+    again = m2f("build", bundle, *WORDS, "--batch", "1")
+    assert "is there already" in again.stdout
+    assert "1x64x64 to 1x96x128" in again.stdout
+    assert "convolution" in again.stdout or "shuffle" in again.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("--compute", "eight"), "no list of compute capabilities"),
+        (("--target", "tensorflow"), "tensorrt-rtx"),
+        (("--level", "6"), "less than or equal to 5"),
+        (("--max", "96x"), "not a size"),
+    ],
+)
+def test_options(m2f, bundle, words, text):
+    before = entries(bundle)
+    assert text in m2f("build", bundle, *words, code=2).stderr
+    assert entries(bundle) == before
+
+
+def test_no_bundle_and_no_gpu(refused, bundle, tmp_path):
+    refused("build", tmp_path / "none.m2f", code=3)
+    if "no NVIDIA driver" not in (line := refused("build", bundle, code=3)):
+        assert "tensorrt is not installed" in line
+
+
+def started(bundle, **how):
+    """A build, once the worker is at it."""
+    process = start("build", bundle, *WORDS, **how)
+    deadline = time.monotonic() + 120
+    while not list(bundle.glob("engines/.*/model.onnx")) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    return process
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted(bundle, number, code):
+    needs_rtx()
+    process = started(bundle)
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == code, stderr
+    assert "Traceback" not in stderr
+    assert entries(bundle) == ["manifest.json", "model.onnx"]
+
+
+def test_killed(bundle):
+    """Not even then does an engine appear; the worker ends with who waits for it."""
+    needs_rtx()
+    process = started(bundle)
+    (worker,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    process.kill()
+    process.communicate(timeout=120)
+    deadline = time.monotonic() + 60
+    while Path(f"/proc/{worker}").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not Path(f"/proc/{worker}").exists()
+    assert not list(bundle.glob("engines/*.engine"))
+
+
+def test_a_disk_that_is_full(bundle):
+    needs_rtx()
+    size = (bundle / "model.onnx").stat().st_size
+
+    def limit():  # the network fits, the engine does not
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100_000, size + 100_000))
+
+    process = start("build", bundle, *WORDS, before=limit)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 3, stderr
+    assert "cannot be written: File too large" in stderr
+    assert entries(bundle) == ["manifest.json", "model.onnx"]
+
+
+def test_engines_of_a_bundle(bundle):
+    folder = bundle / "engines"
+    folder.mkdir()
+    for name in ("a.engine", "a.json", ".b.engine.work"):
+        (folder / name).write_text("")
+    assert [path.name for path in engines(Bundle.open(bundle))] == ["a.engine"]
