@@ -102,3 +102,13 @@ def attention(q, k, v, heads):
     blocks = -(-positions // 64)
     relative = 2 * (depth + 3) * unit * score + (positions + 2 * blocks + 16) * unit
     return relative * float(abs(v).max())
+
+
+def rounded_weights(k, v, storage):
+    """What tensor cores add to `attention`: softmax weights rounded to 16 bits.
+
+    Their sum is taken before, so that each weight is off by its unit roundoff, half's
+    subnormals (of a weight relative to the largest) by 2^-25, and weighs a value.
+    """
+    subnormal = 2.0**-25 if storage == "float16" else 0.0
+    return (UNIT_ROUNDOFF[storage] + k.shape[1] * subnormal) * float(abs(v).max())
