@@ -1,32 +1,17 @@
 // The ops as C functions, for ctypes: tests and benchmarks without ONNX Runtime. Each returns
 // 0, or 1 after writing one sentence into `message`.
 
-#include <atomic>
 #include <cinttypes>
 #include <cstring>
-#include <thread>
-#include <vector>
 
 #include "common/export.h"
+#include "common/threads.h"
 #include "ops/masked_attention/op.h"
 #include "ops/ms_deform_attn/op.h"
 
 namespace {
 
 using namespace m2f;
-
-// Threads made for one call; a pool of their own would be ONNX Runtime's business.
-void run_on_threads(const Parallel& self, size_t count, Task task, void* data) {
-  const int threads = *static_cast<const int*>(self.pool);
-  std::atomic<size_t> next{0};
-  const auto work = [&] {
-    for (size_t i = next++; i < count; i = next++) task(data, i);
-  };
-  std::vector<std::thread> others;
-  for (int i = 1; i < threads; ++i) others.emplace_back(work);
-  work();
-  for (std::thread& other : others) other.join();
-}
 
 int report(const Status& status, char* message, size_t size) {
   if (status.ok()) return 0;

@@ -7,7 +7,7 @@ query may appear with several classes; its mask is resized and stored once.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from m2f.config import Postprocess
 from m2f.runtime.logits import Frame, largest, sigmoid_, softmax
 from m2f.runtime.masks import PackedMasks
+from m2f.runtime.native import Library
 from m2f.runtime.resample import Float, between, nearest
-from m2f.runtime.semantic import HF_SIZE
+from m2f.runtime.semantic import HF_SIZE, route
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,6 +44,7 @@ def instance(
     frame: Frame,
     rules: Postprocess,
     is_thing: Sequence[bool],
+    library: Library | None = None,
 ) -> Detections:
     """The ``rules.top_k`` most probable pairs; with ``things_only``, the things among them.
 
@@ -55,6 +57,7 @@ def instance(
         frame: Sizes; the whole mask stands for ``frame.padded``.
         rules: ``convention``, ``top_k`` and ``things_only`` are used.
         is_thing: Per class, K values.
+        library: Does the work; NumPy unless given.
     """
     hf = rules.convention == "hf"
     probabilities = softmax(class_logits)[:, :-1]
@@ -64,13 +67,34 @@ def instance(
         pairs = pairs[np.asarray(is_thing, bool)[pairs % k]]
     queries, labels = pairs // k, pairs % k
     chosen, row = np.unique(queries, return_inverse=True)
-    masks = mask_logits[chosen].astype(np.float32, copy=False)
-    bits, quality = (_hf_masks if hf else _masks)(masks, frame)
+    if library is not None:
+        bits, quality = _native_masks(library, mask_logits, chosen, frame, rules)
+    else:
+        masks = mask_logits[chosen].astype(np.float32, copy=False)
+        bits, quality = (_hf_masks if hf else _masks)(masks, frame)
     scores = probabilities.ravel()[pairs] * quality[row]
     if hf:
         kept = np.flatnonzero(np.any(bits, axis=(1, 2)).take(row))
         queries, labels, scores, row = queries[kept], labels[kept], scores[kept], row[kept]
     return Detections(labels, scores, queries, PackedMasks(bits, row, frame.output[1]))
+
+
+def _native_masks(
+    library: Library,
+    masks: NDArray[Any],
+    chosen: NDArray[np.int64],
+    frame: Frame,
+    rules: Postprocess,
+) -> tuple[NDArray[np.uint8], Float]:
+    """As `_masks` and `_hf_masks`, of all masks [Q, h, w]."""
+    way = route((masks.shape[1], masks.shape[2]), frame, rules)
+    if rules.convention != "hf":
+        bits, total, inside = library.instance(masks, chosen, way)
+        return bits, _mean(total, inside)
+    bits, total, inside = library.instance(masks, chosen, replace(way, output=HF_SIZE))
+    rows = nearest(HF_SIZE[0], frame.output[0])
+    columns = nearest(HF_SIZE[1], frame.output[1])
+    return library.enlarge_masks(bits, HF_SIZE[1], rows, columns), _mean(total, inside)
 
 
 def _masks(masks: Float, frame: Frame) -> tuple[NDArray[np.uint8], Float]:
@@ -116,5 +140,5 @@ def _binarise(
     return np.packbits(positive, axis=2), total, count
 
 
-def _mean(total: NDArray[np.float64], count: NDArray[np.float64]) -> Float:
+def _mean(total: NDArray[np.float64], count: NDArray[Any]) -> Float:
     return (total / (count + 1e-6)).astype(np.float32)  # 1e-6 as in the official code

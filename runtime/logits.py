@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m2f.errors import CheckFailed, ShapeError
+from m2f.runtime.native import Library
 from m2f.runtime.resample import Float, Resampler, between
 
 
@@ -51,7 +52,9 @@ class Frame:
         )
 
 
-def check(class_logits: NDArray[Any], mask_logits: NDArray[Any]) -> None:
+def check(
+    class_logits: NDArray[Any], mask_logits: NDArray[Any], library: Library | None = None
+) -> None:
     """Checks one image's network outputs, [Q, K + 1] and [Q, h, w].
 
     Raises:
@@ -62,13 +65,21 @@ def check(class_logits: NDArray[Any], mask_logits: NDArray[Any]) -> None:
     if len(c) != 2 or len(m) != 3 or c[0] != m[0] or c[1] < 2:
         raise ShapeError(f"class logits [Q, K + 1] and mask logits [Q, h, w] are {c} and {m}")
     for name, array in (("class", class_logits), ("mask", mask_logits)):
-        # A sum is finite iff its terms are, short of overflow, and costs one pass.
-        if not np.isfinite(array.sum(dtype=np.float64)):
-            bad = int(array.size - np.isfinite(array).sum())
+        bad = _count_not_finite(array, library)
+        if bad:
             raise CheckFailed(
                 f"{bad} of {array.size} {name} logits are NaN or infinite; the weights or the "
                 "precision are broken: compare with the checkpoint (`m2f check`)"
             )
+
+
+def _count_not_finite(array: NDArray[Any], library: Library | None) -> int:
+    if library is not None and array.dtype == np.float32 and array.flags.c_contiguous:
+        return library.count_not_finite(array)
+    # A sum is finite iff its terms are, short of overflow, and costs one pass.
+    if np.isfinite(array.sum(dtype=np.float64)):
+        return 0
+    return int(array.size - np.isfinite(array).sum())
 
 
 def softmax(logits: NDArray[Any]) -> Float:

@@ -44,6 +44,33 @@ class PackedMasks:
         return out
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Regions:
+    """Where n segments are.
+
+    Attributes:
+        areas: int64 [n], pixels.
+        boxes: int64 [n, 4]: x, y, width, height in pixels; zeros where there is no pixel.
+    """
+
+    areas: NDArray[np.int64]
+    boxes: NDArray[np.int64]
+
+
+def regions_of_map(ids: NDArray[np.int32], count: int) -> Regions:
+    """Regions of the ids 0..count-1 of a map [H, W]."""
+    areas = np.bincount(ids.ravel(), minlength=count)[:count]
+    boxes = [box_of(ids == i) if areas[i] else (0, 0, 0, 0) for i in range(count)]
+    return Regions(areas.astype(np.int64), np.array(boxes, np.int64).reshape(count, 4))
+
+
+def regions_of_masks(masks: PackedMasks) -> Regions:
+    """Regions of each mask."""
+    each = [masks[i] for i in range(len(masks))]
+    areas = np.array([np.count_nonzero(mask) for mask in each], np.int64)
+    return Regions(areas, np.array([box_of(mask) for mask in each], np.int64).reshape(-1, 4))
+
+
 def box_of(mask: Mask) -> tuple[int, int, int, int]:
     """The smallest box around a mask: x, y, width, height in pixels; zeros if it is empty."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))

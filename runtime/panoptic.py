@@ -25,8 +25,9 @@ from numpy.typing import NDArray
 
 from m2f.config import Postprocess
 from m2f.runtime.logits import Frame, argmax_planes, sigmoid_, softmax
+from m2f.runtime.native import Library
 from m2f.runtime.resample import Float, between
-from m2f.runtime.semantic import HF_SIZE
+from m2f.runtime.semantic import HF_SIZE, route
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,7 @@ def panoptic(
     frame: Frame,
     rules: Postprocess,
     is_thing: Sequence[bool],
+    library: Library | None = None,
 ) -> Panoptic:
     """Merges queries into one segment map.
 
@@ -112,6 +114,7 @@ def panoptic(
         frame: Sizes; the whole mask stands for ``frame.padded``.
         rules: All but ``top_k``, ``semantic_after_resize`` and ``things_only`` are used.
         is_thing: Per class, K values.
+        library: Does the work; NumPy unless given.
     """
     probabilities = softmax(class_logits)
     labels, scores = probabilities.argmax(axis=1), probabilities.max(axis=1)
@@ -122,25 +125,27 @@ def panoptic(
     if not len(kept):
         return Panoptic(np.zeros(frame.output, np.int32), (), 0)
     hf = rules.convention == "hf"
-    masks = mask_logits[kept].astype(np.float32, copy=False)
-    blocks = (_hf_blocks if hf else _blocks)(masks, frame)
-    threshold = rules.mask_threshold if hf else None
-    contest = _compete(blocks, scores[kept], frame.output, threshold)
+    if library is not None:
+        contest = _compete_natively(library, mask_logits, kept, scores[kept], frame, rules)
+    else:
+        masks = mask_logits[kept].astype(np.float32, copy=False)
+        blocks = (_hf_blocks if hf else _blocks)(masks, frame)
+        threshold = rules.mask_threshold if hf else None
+        contest = _compete(blocks, scores[kept], frame.output, threshold)
     accepted = _accept(contest, kept, labels, scores, rules, is_thing)
-    table = np.zeros(len(kept), np.int32)
+    table = np.zeros((len(kept), 2), np.int32)
     rank = {int(query): i for i, query in enumerate(kept)}
     for one in accepted:
-        table[rank[one.query]] = one.segment
-    segment_ids = table[contest.winner]
-    if not hf:
-        segment_ids *= contest.in_own_mask
+        table[rank[one.query], 0 if hf else 1 :] = one.segment
+    ids = table.ravel()
+    segment_ids = ids[contest.codes] if library is None else library.look_up(contest.codes, ids)
     return Panoptic(segment_ids, tuple(accepted), len(kept))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Contest:
-    winner: NDArray[np.int16]  # [H, W], rank among the kept queries
-    in_own_mask: NDArray[np.bool_]  # [H, W], whether the pixel is in its winner's own mask
+    # [H, W]: twice the winner's rank among the kept queries, plus 1 in the winner's own mask
+    codes: NDArray[np.uint16]
     won: NDArray[np.int64]  # [n] pixels
     own: NDArray[np.int64]  # [n] pixels
     both: NDArray[np.int64]  # [n] pixels
@@ -161,8 +166,7 @@ def _compete(
         threshold: Where given, the own mask is class x mask probability from it on.
     """
     n = len(scores)
-    winner = np.empty(size, np.int16)
-    in_own_mask = np.empty(size, np.bool_)
+    codes = np.empty(size, np.uint16)
     won, own, both = (np.zeros(n, np.int64) for _ in range(3))
     for part, probabilities in blocks:
         weighted = probabilities * scores[:, None, None]
@@ -172,11 +176,33 @@ def _compete(
             members = weighted >= np.float32(threshold)
         best = argmax_planes(weighted)
         mine = np.take_along_axis(members, best[None].astype(np.intp), axis=0)[0]
-        winner[part], in_own_mask[part] = best, mine
+        codes[part] = 2 * best + mine
         won += np.bincount(best.ravel(), minlength=n)
         own += members.sum(axis=(1, 2))
         both += np.bincount(best[mine], minlength=n)
-    return _Contest(winner, in_own_mask, won, own, both)
+    return _Contest(codes, won, own, both)
+
+
+def _compete_natively(
+    library: Library,
+    masks: NDArray[Any],
+    kept: NDArray[np.int64],
+    scores: Float,
+    frame: Frame,
+    rules: Postprocess,
+) -> _Contest:
+    """As `_compete`, of all masks [Q, h, w]."""
+    hf = rules.convention == "hf"
+    codes, (own, won, both) = library.panoptic(
+        masks,
+        kept,
+        scores,
+        route((masks.shape[1], masks.shape[2]), frame, rules),
+        threshold=rules.mask_threshold if hf else 0.5,
+        is_weighted=hf,
+        as_probabilities=hf,
+    )
+    return _Contest(codes, won, own, both)
 
 
 def _accept(

@@ -15,6 +15,7 @@ from PIL import Image
 from m2f.bundle import InputProfile
 from m2f.config import SIZE_DIVISOR, Preprocess
 from m2f.errors import ShapeError
+from m2f.runtime import native
 from m2f.runtime.images import Pixels
 from m2f.runtime.resample import between
 
@@ -23,20 +24,49 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prepared:
-    """One image at the network's resolution.
+    """One image and what the network gets of it. It is resized when it is written.
 
     Attributes:
-        pixels: uint8 [h, w, 3].
-        original: Height and width of the image it was made from.
+        image: As decoded, uint8 [H, W, 3].
+        size: Height and width at the network's resolution.
+        antialias: Whether it is resized as Pillow does, or from the four nearest pixels.
     """
 
-    pixels: Pixels
-    original: Size
+    image: Pixels
+    size: Size
+    antialias: bool = True
 
     @property
-    def size(self) -> Size:
-        """h, w."""
-        return self.pixels.shape[0], self.pixels.shape[1]
+    def original(self) -> Size:
+        """H, W of the image."""
+        return self.image.shape[0], self.image.shape[1]
+
+    @property
+    def pixels(self) -> Pixels:
+        """At the network's resolution, uint8 [h, w, 3]; the image itself if it has that."""
+        if self.size == self.original:
+            return self.image
+        out = np.empty((*self.size, 3), np.uint8)
+        self.write(out)
+        return out
+
+    def write(self, out: Pixels, *, threads: int | None = None) -> None:
+        """Resizes it into the top left of ``out``, in one pass, and makes the rest zero.
+
+        Args:
+            out: uint8, contiguous, at least as large as ``size``.
+            threads: CPU cores to use; all unless given.
+        """
+        library = native.library(threads)
+        if library is not None:
+            library.resize(self.image, self.size, out, antialias=self.antialias)
+            return
+        h, w = self.size
+        pixels = self.image
+        if self.size != self.original:
+            pixels = (_antialiased if self.antialias else _linear)(pixels, self.size)
+        out[:h, :w] = pixels
+        out[h:], out[:h, w:] = 0, 0
 
 
 def target_size(original: Size, rules: Preprocess) -> Size:
@@ -65,7 +95,7 @@ def target_size(original: Size, rules: Preprocess) -> Size:
 
 
 def prepare(image: Pixels, rules: Preprocess, profile: InputProfile | None = None) -> Prepared:
-    """Resizes one image for the network.
+    """Decides what the network gets of one image.
 
     Within the profile the rule decides. An image that would be larger is made smaller until
     it fits, aspect kept; "stretch" ignores the aspect anyway and goes to the nearest size
@@ -83,31 +113,48 @@ def prepare(image: Pixels, rules: Preprocess, profile: InputProfile | None = Non
     size = target_size(original, rules)
     if profile is not None:
         size = _within(size, rules, profile)
-    if size != original:
-        image = _linear(image, size) if rules.resize == "mmdet" else _antialiased(image, size)
-    return Prepared(image, original)
+    return Prepared(image, size, antialias=rules.resize != "mmdet")
 
 
 def assemble(
-    images: Sequence[Prepared], profile: InputProfile | None = None
+    images: Sequence[Prepared],
+    profile: InputProfile | None = None,
+    *,
+    out: NDArray[np.uint8] | None = None,
+    threads: int | None = None,
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Puts images of different sizes into one batch, padded with zeros right and below.
 
     Args:
         images: At least one.
         profile: Raises the batch's height and width to its least ones.
+        out: Memory for the batch, contiguous; its height and width may be larger than needed.
+            New memory unless given.
+        threads: CPU cores to use; all unless given.
 
     Returns:
         uint8 [N, H, W, 3], and the valid height and width of each image, int64 [N, 2].
+
+    Raises:
+        ShapeError: ``out`` has no room.
     """
     sizes = np.array([i.size for i in images], np.int64)
     height, width = (int(side) for side in sizes.max(axis=0))
     if profile is not None:
         height, width = max(height, profile.height.min), max(width, profile.width.min)
-    batch = np.zeros((len(images), height, width, 3), np.uint8)
-    for row, image in zip(batch, images, strict=True):
-        row[: image.size[0], : image.size[1]] = image.pixels
-    return batch, sizes
+    if out is None:
+        out = np.empty((len(images), height, width, 3), np.uint8)
+    elif len(out) != len(images) or out.shape[1] < height or out.shape[2] < width:
+        raise ShapeError(
+            f"a batch of {len(images)}x{height}x{width} does not fit memory of "
+            f"{'x'.join(map(str, out.shape[:3]))}"
+        )
+    for i, image in enumerate(images):
+        if i > 0 and image is images[i - 1]:  # a batch that had to be filled up
+            out[i] = out[i - 1]
+        else:
+            image.write(out[i], threads=threads)
+    return out, sizes
 
 
 def _shortest_edge(height: int, width: int, rules: Preprocess) -> Size:

@@ -62,8 +62,8 @@ def linear(source: int, target: int, *, extent: float | None = None) -> Taps:
     """Resizes an axis the way `torch.nn.functional.interpolate` does (bilinear, no antialias).
 
     ``align_corners=False``: element i covers [i, i + 1), and edges repeat. Positions are
-    computed in float32 as torch does, since at 2/3 scale float64 would already move them by
-    1e-5 of a pixel.
+    rounded to float32 once, with a scale in float32, as torch does: at 2/3 scale float64
+    would already move them by 1e-5 of a pixel.
 
     Args:
         source: Length of the input axis.
@@ -73,7 +73,9 @@ def linear(source: int, target: int, *, extent: float | None = None) -> Taps:
     """
     one, half = np.float32(1), np.float32(0.5)
     scale = np.float32(source if extent is None else extent) / np.float32(target)
-    position = np.maximum(scale * (np.arange(target, dtype=np.float32) + half) - half, 0)
+    centre = np.arange(target, dtype=np.float32) + half
+    exact = np.float64(scale) * centre - 0.5
+    position = np.maximum(exact.astype(np.float32), np.float32(0))
     last = _last(source, extent)
     low = np.minimum(position.astype(np.int64), last)
     high = np.minimum(low + 1, last)

@@ -14,14 +14,26 @@ from numpy.typing import NDArray
 
 from m2f.config import Postprocess
 from m2f.runtime.logits import Frame, argmax_planes, sigmoid_, softmax
+from m2f.runtime.native import Library, Route
 from m2f.runtime.resample import Float, Resampler, between
 
 HF_SIZE = (384, 384)
 """transformers brings every mask to this size first, whatever the image's aspect."""
 
 
+def route(masks: tuple[int, int], frame: Frame, rules: Postprocess) -> Route:
+    """How masks of this size get to the output."""
+    if rules.convention == "hf":
+        return Route(HF_SIZE, HF_SIZE, frame.output, extent=frame.extent(masks))
+    return Route(frame.padded, frame.valid, frame.output)
+
+
 def semantic(
-    class_logits: NDArray[Any], mask_logits: NDArray[Any], frame: Frame, rules: Postprocess
+    class_logits: NDArray[Any],
+    mask_logits: NDArray[Any],
+    frame: Frame,
+    rules: Postprocess,
+    library: Library | None = None,
 ) -> NDArray[np.int32]:
     """The class of every pixel.
 
@@ -30,10 +42,19 @@ def semantic(
         mask_logits: [Q, h, w], before the sigmoid.
         frame: Sizes; the whole mask stands for ``frame.padded``.
         rules: ``convention`` and ``semantic_after_resize`` are used.
+        library: Does the work; NumPy unless given.
 
     Returns:
         Class indices, int32, ``frame.output``.
     """
+    if library is not None:
+        h, w = mask_logits.shape[1:]
+        return library.semantic(
+            mask_logits,
+            softmax(class_logits)[:, :-1],
+            route((h, w), frame, rules),
+            sums_first=rules.convention == "hf" or not rules.semantic_after_resize,
+        )
     labels = np.empty(frame.output, np.int32)
     for part, scores in semantic_scores(class_logits, mask_logits, frame, rules):
         labels[part] = argmax_planes(scores)

@@ -61,7 +61,7 @@ def load(
         from m2f.runtime.backend_ort import OrtBackend
 
         backend = OrtBackend(bundle.model_path, threads=threads)
-    return Session(backend, metadata, manifest.profile, task=task)
+    return Session(backend, metadata, manifest.profile, task=task, threads=threads)
 
 
 class Session:
@@ -77,6 +77,7 @@ class Session:
         profile: InputProfile,
         *,
         task: Task | None = None,
+        threads: int | None = None,
     ) -> None:
         """Puts the parts together; `load` does this for a bundle.
 
@@ -85,10 +86,12 @@ class Session:
             metadata: Categories, preprocessing, postprocessing.
             profile: Sizes the network takes.
             task: What to answer; the metadata's task unless given.
+            threads: CPU cores for what is done before and after the network; all unless given.
         """
         self.backend = backend
         self.metadata = metadata
         self.profile = profile
+        self.threads = threads
         self.task: Task = _known_task(metadata.task if task is None else task, metadata)
 
     @overload  # a str is a sequence of str, too
@@ -129,7 +132,7 @@ class Session:
         return self._predict([self.prepare(images)], task)[0]  # type: ignore[arg-type]
 
     def prepare(self, image: Source) -> Prepared:
-        """Decodes and resizes one image for this bundle."""
+        """Decodes one image for this bundle; `logits` resizes it."""
         return prepare(decode(image), self.metadata.preprocess, self.profile)
 
     def logits(self, images: Sequence[Prepared]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -147,7 +150,7 @@ class Session:
         """
         least = self.profile.batch.min
         filled = [*images, *[images[-1]] * (least - len(images))]
-        batch, sizes = assemble(filled, self.profile)
+        batch, sizes = assemble(filled, self.profile, threads=self.threads)
         if not self.backend.takes_image_size and (sizes != batch.shape[1:3]).any():
             h, w = sizes[(sizes != batch.shape[1:3]).any(axis=1)][0]
             raise BundleError(
@@ -181,6 +184,7 @@ class Session:
             task=self.task if task is None else _known_task(task, self.metadata),
             rules=self.metadata.postprocess,
             categories=self.metadata.categories,
+            threads=self.threads,
         )
 
     def close(self) -> None:

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <math.h>
+
 #include <cstdint>
 
 // What the mathematics of an op may use on every backend. A function marked M2F_HD does not
@@ -29,6 +31,9 @@ struct Lane<float> {
 
   M2F_HD_MEMBER int32_t to_int(float x) { return static_cast<int32_t>(x); }
   M2F_HD_MEMBER float to_float(int32_t x) { return static_cast<float>(x); }
+
+  // a * b + c, rounded once.
+  M2F_HD_MEMBER float multiply_add(float a, float b, float c) { return fmaf(a, b, c); }
 
   // 2^n for the integer n held in the low bits of a float `magic + n`; see common/exp.h.
   M2F_HD_MEMBER float power_of_two(float shifted, uint32_t magic_bits) {

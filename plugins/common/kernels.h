@@ -1,5 +1,9 @@
 #pragma once
 
+#include "images/instance.h"
+#include "images/panoptic.h"
+#include "images/resize.h"
+#include "images/semantic.h"
 #include "ops/masked_attention/kernel.h"
 #include "ops/ms_deform_attn/kernel.h"
 
@@ -14,6 +18,10 @@ struct Kernels {
   void (*ms_deform_attn)(const ms_deform_attn::Work&, int64_t task);
   void (*masked_attention_see)(const masked_attention::Work&, int64_t query);
   void (*masked_attention)(const masked_attention::Work&, int64_t task, float* memory);
+  void (*panoptic_compete)(const images::panoptic::Work&, int64_t strip, float* memory);
+  void (*semantic_classify)(const images::semantic::Work&, int64_t strip, float* memory);
+  void (*instance_binarise)(const images::instance::Work&, int64_t task, float* memory);
+  void (*resize_antialiased)(const images::resize::Work&, int64_t strip, float* memory);
 };
 
 // Those this machine can run, the fastest first; null past the last. Index 0 always exists.

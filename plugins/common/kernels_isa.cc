@@ -5,6 +5,10 @@
 // all. So nothing of the C++ library is used here.
 
 #include "common/kernels.h"
+#include "images/instance_simd.h"
+#include "images/panoptic_simd.h"
+#include "images/resize_simd.h"
+#include "images/semantic_simd.h"
 #include "ops/masked_attention/cpu_simd.h"
 #include "ops/ms_deform_attn/cpu_simd.h"
 
@@ -16,8 +20,12 @@
 namespace m2f {
 
 extern const Kernels M2F_JOIN(kKernels_, M2F_ISA);
-const Kernels M2F_JOIN(kKernels_, M2F_ISA) = {M2F_TEXT(M2F_ISA),     kLanes,
-                                              ms_deform_attn::pack,  ms_deform_attn::attend,
-                                              masked_attention::see, masked_attention::attend};
+const Kernels M2F_JOIN(kKernels_, M2F_ISA) = {
+    M2F_TEXT(M2F_ISA),          kLanes,
+    ms_deform_attn::pack,       ms_deform_attn::attend,
+    masked_attention::see,      masked_attention::attend,
+    images::panoptic::compete,  images::semantic::classify,
+    images::instance::binarise, images::resize::antialiased,
+};
 
 }  // namespace m2f

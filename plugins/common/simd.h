@@ -4,6 +4,8 @@
 
 #if defined(__SSE4_1__)
 #include <immintrin.h>
+#elif defined(__ARM_NEON)
+#include <arm_neon.h>
 #endif
 
 // Vectors of floats, as wide as the instruction set this file is compiled for: the compiler's
@@ -31,6 +33,23 @@ struct Lane<Floats> {
   M2F_HD_MEMBER Ints to_int(Floats x) { return __builtin_convertvector(x, Ints); }
   M2F_HD_MEMBER Floats to_float(Ints x) { return __builtin_convertvector(x, Floats); }
 
+  // Rounded once where there is an instruction for it, that is everywhere but on SSE4.2.
+  M2F_HD_MEMBER Floats multiply_add(Floats a, Floats b, Floats c) {
+#if defined(__AVX512F__)
+    return reinterpret_cast<Floats>(_mm512_fmadd_ps(
+        reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b), reinterpret_cast<__m512>(c)));
+#elif defined(__FMA__)
+    return reinterpret_cast<Floats>(_mm256_fmadd_ps(
+        reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b), reinterpret_cast<__m256>(c)));
+#elif defined(__ARM_FEATURE_FMA)
+    return reinterpret_cast<Floats>(vfmaq_f32(reinterpret_cast<float32x4_t>(c),
+                                              reinterpret_cast<float32x4_t>(a),
+                                              reinterpret_cast<float32x4_t>(b)));
+#else
+    return a * b + c;
+#endif
+  }
+
   M2F_HD_MEMBER Floats power_of_two(Floats shifted, uint32_t magic_bits) {
     const Bits bits = (reinterpret_cast<Bits>(shifted) - magic_bits + 127u) << 23;
     return reinterpret_cast<Floats>(bits);
@@ -53,6 +72,22 @@ template <class Vector, class Scalar>
 M2F_HD void store_vector(Vector x, Scalar* to) {
   static_assert(sizeof(x) == sizeof(*to) * kLanes, "a vector of another type");
   __builtin_memcpy(to, &x, sizeof x);
+}
+
+// from[index[i]] in lane i.
+M2F_HD Floats gather(const float* from, Ints index) {
+#if defined(__AVX512F__)
+  // With a value for lanes left out: GCC 12 warns of its own undefined one.
+  return reinterpret_cast<Floats>(_mm512_mask_i32gather_ps(
+      _mm512_setzero_ps(), 0xFFFF, reinterpret_cast<__m512i>(index), from, sizeof *from));
+#elif defined(__AVX2__)
+  return reinterpret_cast<Floats>(
+      _mm256_i32gather_ps(from, reinterpret_cast<__m256i>(index), sizeof *from));
+#else
+  Floats x;
+  for (int i = 0; i < kLanes; ++i) x[i] = from[index[i]];
+  return x;
+#endif
 }
 
 // Half as wide, down to a scalar.
@@ -114,6 +149,21 @@ M2F_HD uint32_t not_negative(Floats x) {
 #else
   uint32_t bits = 0;
   for (int i = 0; i < kLanes; ++i) bits |= (x[i] < 0.0f ? 0u : 1u) << i;
+  return bits;
+#endif
+}
+
+// Bit i says that lane i of a comparison's result holds.
+M2F_HD uint32_t bits_where(Ints holds) {
+#if defined(__AVX512F__)
+  return _mm512_movepi32_mask(reinterpret_cast<__m512i>(holds));
+#elif defined(__AVX2__)
+  return static_cast<uint32_t>(_mm256_movemask_ps(reinterpret_cast<__m256>(holds)));
+#elif defined(__SSE4_1__)
+  return static_cast<uint32_t>(_mm_movemask_ps(reinterpret_cast<__m128>(holds)));
+#else
+  uint32_t bits = 0;
+  for (int i = 0; i < kLanes; ++i) bits |= (holds[i] != 0 ? 1u : 0u) << i;
   return bits;
 #endif
 }

@@ -21,8 +21,10 @@ def named(cases):
     return [pytest.param(case, id=case.name) for case in cases]
 
 
-def run(case, rules):
-    found = instance(case.class_logits, case.mask_logits, case.frame, rules, case.is_thing)
+def run(case, rules, library):
+    found = instance(
+        case.class_logits, case.mask_logits, case.frame, rules, case.is_thing, library
+    )
     return found, np.argsort(-found.scores, kind="stable")
 
 
@@ -37,19 +39,19 @@ def check_official(case, name, found, order):
 
 
 @pytest.mark.parametrize("case", named(c for c in official_cases() if c.has("inst_scores")))
-def test_official(case):
+def test_official(case, library):
     rules = Postprocess(things_only=case.config["panoptic_on"])
-    check_official(case, "inst", *run(case, rules))
+    check_official(case, "inst", *run(case, rules, library))
 
 
-def test_official_without_the_filter_of_things():
+def test_official_without_the_filter_of_things(library):
     case = official_cases()[0]
-    check_official(case, "inst_nofilter", *run(case, Postprocess(things_only=False)))
+    check_official(case, "inst_nofilter", *run(case, Postprocess(things_only=False), library))
 
 
 @pytest.mark.parametrize("case", named(hf_cases()))
-def test_hf(case):
-    found, _ = run(case, Postprocess(convention="hf"))
+def test_hf(case, library):
+    found, _ = run(case, Postprocess(convention="hf"), library)
     golden = case.record["hf_instance"]
     kept = np.flatnonzero(found.scores >= golden["threshold"])
     infos = golden["segments_info"]
@@ -62,9 +64,9 @@ def test_hf(case):
     assert differing(painted, case.get("hf_instance")) <= tolerance.POSTPROCESS_PIXELS
 
 
-def test_mmdet():
+def test_mmdet(library):
     case = mmdet_case()
-    found, order = run(case, Postprocess(convention="mmdet"))
+    found, order = run(case, Postprocess(convention="mmdet"), library)
     scores = case.get("inst_scores")
     assert np.abs(found.scores[order] - scores).max() <= tolerance.POSTPROCESS_SCORE
     assert np.array_equal(found.labels[order], case.get("inst_labels"))
@@ -77,10 +79,11 @@ def test_mmdet():
 
 
 @pytest.mark.parametrize("output", [(90, 201), (23, 31), (1, 1)])
-def test_random_logits_equal_torch(output):
+def test_random_logits_equal_torch(output, library):
     logits, masks = random_logits(5)
     frame = Frame(padded=(64, 96), valid=(51, 83), output=output)
-    found = instance(logits, masks, frame, Postprocess(top_k=30, things_only=False), [True] * 7)
+    rules = Postprocess(top_k=30, things_only=False)
+    found = instance(logits, masks, frame, rules, [True] * 7, library)
     scores, labels, inside = reference.instance(
         torch.from_numpy(logits), torch.from_numpy(masks), frame, top_k=30
     )
@@ -89,20 +92,22 @@ def test_random_logits_equal_torch(output):
     assert differing(found.masks.unpack(), inside.numpy()) <= tolerance.POSTPROCESS_PIXELS
 
 
-def test_equal_scores_keep_the_order_of_queries():
+def test_equal_scores_keep_the_order_of_queries(library):
     logits = np.zeros((5, 4), np.float32)
     masks = np.ones((5, 4, 4), np.float32)
     frame = Frame(padded=(16, 16), valid=(16, 16), output=(16, 16))
-    found = instance(logits, masks, frame, Postprocess(top_k=4, things_only=False), [True] * 3)
+    rules = Postprocess(top_k=4, things_only=False)
+    found = instance(logits, masks, frame, rules, [True] * 3, library)
     assert found.queries.tolist() == [0, 0, 0, 1]
     assert found.labels.tolist() == [0, 1, 2, 0]
 
 
 @pytest.mark.parametrize("convention", ["official", "hf", "mmdet"])
-def test_nothing_but_stuff_gives_no_instance(convention):
+def test_nothing_but_stuff_gives_no_instance(convention, library):
     logits, masks = random_logits(6)
     masks[:] = -5
     frame = Frame(padded=(64, 96), valid=(64, 96), output=(30, 40))
-    found = instance(logits, masks, frame, Postprocess(convention=convention), [False] * 7)
+    rules = Postprocess(convention=convention)
+    found = instance(logits, masks, frame, rules, [False] * 7, library)
     assert found.masks.unpack().shape == (0, 30, 40)
     assert len(found.scores) == 0

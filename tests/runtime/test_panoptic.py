@@ -22,8 +22,9 @@ def named(cases):
     return [pytest.param(case, id=case.name) for case in cases]
 
 
-def run(case, rules):
-    return panoptic(case.class_logits, case.mask_logits, case.frame, rules, case.is_thing)
+def run(case, rules, library):
+    inputs = case.class_logits, case.mask_logits, case.frame
+    return panoptic(*inputs, rules, case.is_thing, library)
 
 
 def infos_of(found, is_thing):
@@ -36,36 +37,36 @@ def infos_of(found, is_thing):
 
 @pytest.mark.parametrize("case", named(c for c in official_cases() if c.has("panoptic_seg")))
 @pytest.mark.parametrize("lax", [False, True])
-def test_official(case, lax):
+def test_official(case, lax, library):
     prefix = "lax_" if lax else ""
     overlap = case.record["lax_overlap_threshold"] if lax else 0.8
-    found = run(case, Postprocess(overlap_threshold=overlap))
+    found = run(case, Postprocess(overlap_threshold=overlap), library)
     assert infos_of(found, case.is_thing) == case.record[f"{prefix}segments_info"]
     golden = case.get(f"panoptic_{prefix}seg")
     assert differing(found.segment_ids, golden) <= tolerance.POSTPROCESS_PIXELS
 
 
-def test_exact_case_has_no_pixel_wrong():
+def test_exact_case_has_no_pixel_wrong(library):
     case = exact_case()
-    found = run(case, Postprocess())
+    found = run(case, Postprocess(), library)
     golden = load("postproc_handmade", "official.npz")["exact_panoptic_seg"]
     infos = load("postproc_handmade", "config.json")["exact_segments_info"]
     assert np.array_equal(found.segment_ids, golden)
     assert infos_of(found, case.is_thing) == infos
 
 
-def test_mmdet():
+def test_mmdet(library):
     case, golden = mmdet_case(), load("postproc_handmade", "mmdet_postproc.npz")
     rules = Postprocess(convention="mmdet")
-    ids = run(case, rules).ids_of_mmdet(case.is_thing)
+    ids = run(case, rules, library).ids_of_mmdet(case.is_thing)
     assert differing(ids, golden["panoptic_0"]) <= tolerance.POSTPROCESS_PIXELS
-    ids = run(exact_case(), rules).ids_of_mmdet(case.is_thing)
+    ids = run(exact_case(), rules, library).ids_of_mmdet(case.is_thing)
     assert np.array_equal(ids, golden["exact_panoptic"])
 
 
-def check_hf(case, name, rules, fused):
+def check_hf(case, name, rules, fused, library):
     golden = case.record[name]["segments_info"]
-    found = run(case, rules)
+    found = run(case, rules, library)
     ids, numbers = found.ids_of_hf(fused)
     assert numbers == [info["id"] for info in golden]
     assert [a.label for a in found.accepted] == [info["label_id"] for info in golden]
@@ -77,7 +78,7 @@ def check_hf(case, name, rules, fused):
 
 @pytest.mark.parametrize("case", named(hf_cases()))
 @pytest.mark.parametrize("name", ["hf_panoptic", "hf_panoptic_lax"])
-def test_hf(case, name):
+def test_hf(case, name, library):
     golden = case.record[name]
     rules = Postprocess(
         convention="hf",
@@ -85,30 +86,32 @@ def test_hf(case, name):
         mask_threshold=golden["mask_threshold"],
         overlap_threshold=golden["overlap_mask_area_threshold"],
     )
-    check_hf(case, name, rules, [not thing for thing in case.is_thing])
+    check_hf(case, name, rules, [not thing for thing in case.is_thing], library)
 
 
-def test_hf_with_its_default_threshold():
+def test_hf_with_its_default_threshold(library):
     case = hf_cases()[0]
     rules = Postprocess(convention="hf", object_mask_threshold=0.5)
-    check_hf(case, "hf_panoptic_default", rules, [not thing for thing in case.is_thing])
+    check_hf(
+        case, "hf_panoptic_default", rules, [not thing for thing in case.is_thing], library
+    )
 
 
-def test_hf_without_merging():
+def test_hf_without_merging(library):
     case = hf_cases()[0]
     rules = Postprocess(convention="hf", object_mask_threshold=0.5, fuse_stuff=False)
-    check_hf(case, "hf_panoptic_nofuse", rules, [False] * len(case.is_thing))
+    check_hf(case, "hf_panoptic_nofuse", rules, [False] * len(case.is_thing), library)
 
 
 @pytest.mark.parametrize("output", [(90, 201), (23, 31), (1, 1)])
 @pytest.mark.parametrize("fuse", [True, False])
 @pytest.mark.parametrize("seed", range(4))
-def test_random_logits_equal_torch(output, fuse, seed):
+def test_random_logits_equal_torch(output, fuse, seed, library):
     logits, masks = random_logits(seed)
     is_thing = [k < 3 for k in range(7)]
     frame = Frame(padded=(64, 96), valid=(51, 83), output=output)
     rules = Postprocess(object_mask_threshold=0.4, overlap_threshold=0.3, fuse_stuff=fuse)
-    found = panoptic(logits, masks, frame, rules, is_thing)
+    found = panoptic(logits, masks, frame, rules, is_thing, library)
     ids, segments = reference.panoptic(
         torch.from_numpy(logits),
         torch.from_numpy(masks),
@@ -123,11 +126,12 @@ def test_random_logits_equal_torch(output, fuse, seed):
 
 
 @pytest.mark.parametrize("convention", ["official", "hf", "mmdet"])
-def test_no_confident_query_gives_an_empty_map(convention):
+def test_no_confident_query_gives_an_empty_map(convention, library):
     logits, masks = random_logits(1)
     logits[:] = 0
     frame = Frame(padded=(64, 96), valid=(64, 96), output=(30, 40))
-    found = panoptic(logits, masks, frame, Postprocess(convention=convention), [True] * 7)
+    rules = Postprocess(convention=convention)
+    found = panoptic(logits, masks, frame, rules, [True] * 7, library)
     assert found.segment_ids.shape == (30, 40)
     assert not found.segment_ids.any()
     assert found.accepted == ()
