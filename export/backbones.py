@@ -10,6 +10,10 @@ from m2f.export.layers import conv_batch_norm, gelu, indices, layer_norm, linear
 
 Size = tuple[Dim, Dim]
 
+HIDDEN = -1e4
+"""Added to scores of other regions. Swin's own code adds -100, which leaves weights of about
+1e-44: nothing beside one, but so small that processors take a slow path for each."""
+
 
 def resnet(
     g: Graph, config: ResNetConfig, x: Value, *, scale: Array | None, folds: bool
@@ -169,7 +173,7 @@ class Windows:
         queries = g.op("Reshape", numbers, g.ints(-1, 1, w * w, 1))
         keys = g.op("Reshape", numbers, g.ints(-1, 1, 1, w * w))
         together = g.op("Equal", queries, keys)
-        return g.op("Where", together, g.constant(0.0), g.constant(-100.0))
+        return g.op("Where", together, g.constant(0.0), g.constant(HIDDEN))
 
 
 def _less(g: Graph, size: Dim, by: int) -> Dim:

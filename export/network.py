@@ -106,18 +106,17 @@ def _network_input(
 
     Without ``is_scaled`` the division by the standard deviation is left to the backbone.
     """
-    x = as_float(g, IMAGE)
-    x = g.op("Sub", x, g.constant(preprocess.mean))
+    x = g.op("Transpose", as_float(g, IMAGE), perm=[0, 3, 1, 2])
+    x = g.op("Sub", x, g.constant(np.reshape(preprocess.mean, (3, 1, 1))))
     if is_scaled:
-        x = g.op("Div", x, g.constant(preprocess.std))
-    x = g.op("Transpose", x, perm=[0, 3, 1, 2])
+        x = g.op("Div", x, g.constant(np.reshape(preprocess.std, (3, 1, 1))))
     inside = []
     for axis, size in enumerate((height, width)):
         limit = g.op("Gather", IMAGE_SIZE, g.constant([axis], np.int64), axis=1)
-        is_inside = g.op("Less", indices(g, size), limit)  # [N, size]
+        is_inside = as_float(g, g.op("Less", indices(g, size), limit))  # [N, size]
         shape = g.ints(0, 1, -1, 1) if axis == 0 else g.ints(0, 1, 1, -1)
         inside.append(g.op("Reshape", is_inside, shape))
-    x = g.op("Mul", x, as_float(g, g.op("And", *inside)))
+    x = g.op("Mul", x, g.op("Mul", *inside))
     padded = (_rounded_up(g, height), _rounded_up(g, width))
     if padded != (height, width):
         down, right = (

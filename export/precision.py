@@ -1,50 +1,77 @@
-"""The precision of a finished network: which numbers are half, which are 8 bits wide.
-
-TensorRT builds what the file says (since version 11 it takes nothing else), so precision is
-written into the ONNX file: a pass over the float32 graph that turns tensors, and the weights
-beside them, into other types.
-"""
+"""Precision written into a finished network: TensorRT builds what the file says."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
 
-from m2f.bundle import Base
-from m2f.export.graph import Array, Value
+import onnx
+from onnx import helper
 
-Kind = Literal["int8", "fp8"]
-Target = Literal["tensorrt", "onnxruntime"]
+from m2f.errors import ExportError
+from m2f.export.graph import OPSET, Array
+from m2f.export.half import half_from_float
+from m2f.export.plan import Plan
+from m2f.export.qdq import Quantizer, with_scaled_values
+from m2f.export.quantizable import layers
+from m2f.export.rewrite import Rewrite, with_opset
+from m2f.plugins import MS_DEFORM_ATTN
 
-LARGEST: Mapping[Kind, float] = {"int8": 127.0, "fp8": 448.0}
-"""Largest magnitude that an 8-bit number stands for, before its scale: -128 is not used, as
-ranges are symmetric; E4M3's largest finite number (Micikevicius et al., 2022, section 3)."""
 
+def apply(
+    model: onnx.ModelProto, arrays: Mapping[str, Array], plan: Plan
+) -> tuple[onnx.ModelProto, dict[str, Array]]:
+    """Gives a float32 network the precision of a plan.
 
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What precision a network is to have.
+    Args:
+        model: As `onnx_from_weights` makes it or `onnx_file.load` reads it, either form.
+        arrays: Its weights by name.
+        plan: What is to be half, and what 8 bits wide.
 
-    Attributes:
-        base: Type of all that is not said otherwise; half types leave what needs it in
-            float32 (see `m2f.export.half`).
-        wide: Layers, by the name of their node or weight, that stay in float32.
-        kind: Type of the quantised layers.
-        layers: Names of the quantised layers; see `m2f.export.quantizable.layers`.
-        scales: Step of each tensor's 8-bit numbers: its largest magnitude over `LARGEST`, for
-            every tensor that the quantised layers name.
-        weights: Step of each output channel of a layer's weight; where a layer is missing,
-            its largest magnitude decides.
-        target: Who is to run it. Both take the same numbers, but fuse different patterns:
-            TensorRT wants int8 inputs, and the residual addition before the next rounding;
-            ONNX Runtime's CPU kernels want 8-bit results too, and unsigned ones after ReLU.
+    Returns:
+        The typed model without its initializers' data, and that data by name.
+
+    Raises:
+        ExportError: The plan names what the network does not have, lacks a step, or a weight
+            does not fit into its type.
     """
+    model, known = with_opset(model, arrays, _opset(plan))
+    if plan.layers:
+        model, known = _quantized(model, known, plan)
+    if plan.base == "fp32":
+        return model, known
+    return half_from_float(model, known, base=plan.base, wide=plan.wide)
 
-    base: Base = "fp32"
-    wide: frozenset[str] = frozenset()
-    kind: Kind = "int8"
-    layers: frozenset[str] = frozenset()
-    scales: Mapping[Value, float] = field(default_factory=dict)
-    weights: Mapping[str, Array] = field(default_factory=dict)
-    target: Target = "tensorrt"
+
+def _opset(plan: Plan) -> int:
+    """The least opset that has the plan's types: bfloat16 convolutions, half scales, FP8."""
+    if plan.base == "bf16":
+        return 22
+    return 19 if plan.layers and (plan.base, plan.kind) != ("fp32", "int8") else OPSET
+
+
+def _quantized(
+    model: onnx.ModelProto, arrays: Mapping[str, Array], plan: Plan
+) -> tuple[onnx.ModelProto, dict[str, Array]]:
+    known = layers(model, arrays, plan.kind)
+    strangers = sorted(plan.layers - {layer.name for layer in known})
+    if strangers:
+        raise ExportError(
+            f"the plan quantises {strangers[0]}, which this network does not have to quantise "
+            f"in {plan.kind}; calibrate this bundle itself"
+        )
+    graph = Rewrite(model.graph.node, arrays)
+    nodes = Quantizer(graph, plan, known).run()
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    del result.graph.node[:]
+    result.graph.node.extend(nodes)
+    samplers = [node for node in nodes if node.op_type == MS_DEFORM_ATTN.name]
+    scaled = [node for node in samplers if "value_scale" in {a.name for a in node.attribute}]
+    if scaled:
+        for node in samplers:
+            if node not in scaled:
+                node.attribute.append(helper.make_attribute("value_scale", 1.0))
+        for function in result.functions:
+            if function.name == MS_DEFORM_ATTN.name:
+                with_scaled_values(function)
+    return result, graph.arrays

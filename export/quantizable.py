@@ -19,13 +19,14 @@ from typing import Literal
 import onnx
 
 from m2f.export.graph import Array, Value
+from m2f.export.plan import Kind
 from m2f.export.rewrite import Rewrite
 from m2f.plugins import MS_DEFORM_ATTN
 
 LayerKind = Literal["Conv", "MatMul", "Add", "MSDeformAttn"]
 
-PARTS = ("backbone.", "pixel_decoder.")
-"""Where layers are quantised."""
+PARTS = ("backbone.", "pixel_decoder.", "transformer_decoder.scales.")
+"""Where layers are quantised; `scales` are keys and values of the decoder's cross-attention."""
 
 DECISIVE = (".attn.sampling", "pixel_decoder.mask_features")
 """Ends of names of layers that decide where to sample and where to look."""
@@ -65,14 +66,18 @@ class Layer:
         return tuple(dict.fromkeys(t for t in (self.input, self.sum, self.output) if t))
 
 
-def layers(model: onnx.ModelProto, arrays: Mapping[str, Array]) -> tuple[Layer, ...]:
+def layers(
+    model: onnx.ModelProto, arrays: Mapping[str, Array], kind: Kind = "int8"
+) -> tuple[Layer, ...]:
     """Everything in a float32 network that can be quantised, in the order it runs.
 
     Args:
         model: As `m2f.export.network.onnx_from_weights` makes it, either form.
         arrays: Its weights by name.
+        kind: Of the 8-bit numbers; MSDeformAttn takes no FP8.
     """
-    return tuple(_found(Rewrite(model.graph.node, arrays)))
+    found = _found(Rewrite(model.graph.node, arrays))
+    return tuple(layer for layer in found if kind == "int8" or layer.kind != "MSDeformAttn")
 
 
 def _found(graph: Rewrite) -> Iterator[Layer]:
