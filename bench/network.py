@@ -134,6 +134,8 @@ def session_of(path: Path, threads: int, native: Path | None) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads
+    # Or the threads of the session before still turn while the next one is timed.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     if native is not None:
         options.register_custom_ops_library(str(native))
     return onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])

@@ -67,6 +67,9 @@ class OrtBackend:
         # The default of `image_size` is an initializer that callers may override, on
         # purpose; ONNX Runtime warns about it on every load.
         options.log_severity_level = _ERRORS_ONLY
+        # Its threads go on turning for a while after a run, waiting for the next; the cores are
+        # wanted for what comes between two runs, post-processing and other networks.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         if threads is not None:
             if threads < 1:
                 raise UsageError(f"threads must be at least 1, got {threads}")

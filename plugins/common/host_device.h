@@ -46,10 +46,10 @@ struct Lane<float> {
   }
 };
 
-// A constant in every lane.
+// A constant in every lane. x - 0 is x for every x; x + 0 is not for -0, so it is computed.
 template <class Real>
 M2F_HD Real splat(float x) {
-  return Real{} + x;
+  return x - Real{};
 }
 
 // NaN gives `low` in both: what a network predicts is never trusted to be a number.

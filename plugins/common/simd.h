@@ -1,6 +1,7 @@
 #pragma once
 
 #include "common/host_device.h"
+#include "common/storage.h"
 
 #if defined(__SSE4_1__)
 #include <immintrin.h>
@@ -88,6 +89,42 @@ M2F_HD Floats gather(const float* from, Ints index) {
   for (int i = 0; i < kLanes; ++i) x[i] = from[index[i]];
   return x;
 #endif
+}
+
+// Four floats, whatever the instruction set: what a transposition moves.
+using Quad = float __attribute__((vector_size(16)));
+
+template <class T>
+M2F_HD Quad load_quad(const T* from) {
+  return Quad{to_float(from[0]), to_float(from[1]), to_float(from[2]), to_float(from[3])};
+}
+
+M2F_HD Quad load_quad(const float* from) {
+  Quad x;
+  __builtin_memcpy(&x, from, sizeof x);
+  return x;
+}
+
+// Four of the eight floats of x and y, by their places.
+template <int kA, int kB, int kC, int kD>
+M2F_HD Quad pick(Quad x, Quad y) {
+#if defined(__clang__)
+  return __builtin_shufflevector(x, y, kA, kB, kC, kD);
+#else
+  using Places = int32_t __attribute__((vector_size(16)));
+  return __builtin_shuffle(x, y, Places{kA, kB, kC, kD});
+#endif
+}
+
+// to[i][r] = from[r][i], a square of four; `pitch` is that of `to`.
+M2F_HD void store_transposed(const Quad (&from)[4], float* to, int64_t pitch) {
+  const Quad low01 = pick<0, 4, 1, 5>(from[0], from[1]);
+  const Quad low23 = pick<0, 4, 1, 5>(from[2], from[3]);
+  const Quad high01 = pick<2, 6, 3, 7>(from[0], from[1]);
+  const Quad high23 = pick<2, 6, 3, 7>(from[2], from[3]);
+  const Quad rows[4] = {pick<0, 1, 4, 5>(low01, low23), pick<2, 3, 6, 7>(low01, low23),
+                        pick<0, 1, 4, 5>(high01, high23), pick<2, 3, 6, 7>(high01, high23)};
+  for (int i = 0; i < 4; ++i) __builtin_memcpy(to + i * pitch, &rows[i], sizeof rows[i]);
 }
 
 // Half as wide, down to a scalar.

@@ -69,23 +69,18 @@ M2F_HD Tile tile_in(const Work& work, float* memory) {
 // Copies [rows, D] with a stride of `channels` to its transpose [D, 64].
 template <class T>
 M2F_HD void transpose(const T* from, int64_t rows, int64_t depth, int64_t channels, float* to) {
-  constexpr int64_t kFew = 4;  // a count the compiler knows becomes shuffles
   int64_t i = 0;
-  for (; i + kFew <= rows; i += kFew) {
+  for (; i + 4 <= rows; i += 4) {
     const T* row = from + i * channels;
     int64_t d = 0;
-    for (; d + kFew <= depth; d += kFew) {
-      float square[kFew][kFew];
-      for (int64_t r = 0; r < kFew; ++r) {
-        for (int64_t c = 0; c < kFew; ++c) square[c][r] = to_float(row[r * channels + d + c]);
-      }
-      for (int64_t c = 0; c < kFew; ++c) {
-        __builtin_memcpy(to + (d + c) * kKeys + i, square[c], sizeof square[c]);
-      }
+    for (; d + 4 <= depth; d += 4) {
+      const Quad square[4] = {load_quad(row + d), load_quad(row + channels + d),
+                              load_quad(row + 2 * channels + d),
+                              load_quad(row + 3 * channels + d)};
+      store_transposed(square, to + d * kKeys + i, kKeys);
     }
     for (; d < depth; ++d) {
-      for (int64_t r = 0; r < kFew; ++r)
-        to[d * kKeys + i + r] = to_float(row[r * channels + d]);
+      for (int64_t r = 0; r < 4; ++r) to[d * kKeys + i + r] = to_float(row[r * channels + d]);
     }
   }
   for (; i < rows; ++i) {

@@ -5,8 +5,8 @@
 
 // Multi-scale deformable attention in vectors, for one instruction set per inclusion.
 //
-// Work:    a task is one head of kQueryTile consecutive queries. Lanes are samples (l, p) while
-//          softmax and positions are computed, then channels while rows are blended.
+// Work:    a task is a tile of queries. Lanes are queries of one row of it while softmax and
+//          positions are computed, then channels while rows are blended.
 // Traffic: 4 * L * P rows of D floats per head and query, from the packed columns; queries that
 //          follow each other look at the same rows, so most come from the first cache.
 // Math:    math.h; sums in float. Not here: threads, memory, checks (op.cc).
@@ -34,97 +34,88 @@ void pack_as(const Work& work, int64_t task) {
   }
 }
 
-// The rows of one query and head, and the share of each: four per sample, corner by corner.
+// What a strip of kLanes queries reads for one head: [sample][query], so that softmax and
+// positions are vectors over queries, with nothing to reduce across lanes and no lane idle.
+struct Strip {
+  alignas(64) float raw[2 * kMaxSamples][kLanes];  // x, y of each sample, pixels
+  alignas(64) float share[kMaxSamples][kLanes];    // logits, then exp(logit - the largest)
+};
+
+// The four rows of each sample, and the share of each.
 struct Taps {
-  alignas(64) int32_t row[4][kMaxSamples];
-  alignas(64) float share[4][kMaxSamples];
+  alignas(64) int32_t row[kMaxSamples][4][kLanes];
+  alignas(64) float share[kMaxSamples][4][kLanes];
 };
 
-// Raw outputs of the linear layer, de-interleaved. What lies past the last sample, where
-// vectors reach, stays as clear() left it: at the query's own place, with no share.
-struct Raw {
-  alignas(64) float x[kMaxSamples];
-  alignas(64) float y[kMaxSamples];
-  alignas(64) float logit[kMaxSamples];
-  alignas(64) float share[kMaxSamples];  // exp(logit - the largest)
-};
-
-M2F_HD void clear(Raw& raw) {
-  for (int32_t j = 0; j < kMaxSamples; ++j) {
-    raw.x[j] = raw.y[j] = 0.0f;
-    raw.logit[j] = -__builtin_inff();
-  }
-}
-
+// to[i][lane] = from[lane][i], for `count` numbers of each query; past the last of `queries` it
+// is read again.
 template <class T>
-M2F_HD void read(const T* offsets, const T* logits, int32_t samples, Raw& raw) {
-  constexpr int32_t kFew = 4;  // a count the compiler knows becomes shuffles
-  int32_t j = 0;
-  for (; j + kFew <= samples; j += kFew) {
-    float xy[2 * kFew];
-    for (int32_t i = 0; i < 2 * kFew; ++i) xy[i] = to_float(offsets[2 * j + i]);
-    for (int32_t i = 0; i < kFew; ++i) {
-      raw.x[j + i] = xy[2 * i];
-      raw.y[j + i] = xy[2 * i + 1];
-      raw.logit[j + i] = to_float(logits[j + i]);
+M2F_HD void transpose(const T* from, int64_t stride, int32_t queries, int32_t count,
+                      float (*to)[kLanes]) {
+  for (int32_t lane = 0; lane < kLanes; lane += 4) {
+    const T* row[4];
+    for (int32_t r = 0; r < 4; ++r) {
+      row[r] = from + (lane + r < queries ? lane + r : queries - 1) * stride;
     }
-  }
-  for (; j < samples; ++j) {
-    raw.x[j] = to_float(offsets[2 * j]);
-    raw.y[j] = to_float(offsets[2 * j + 1]);
-    raw.logit[j] = to_float(logits[j]);
+    int32_t i = 0;
+    for (; i + 4 <= count; i += 4) {
+      const Quad square[4] = {load_quad(row[0] + i), load_quad(row[1] + i),
+                              load_quad(row[2] + i), load_quad(row[3] + i)};
+      store_transposed(square, to[i] + lane, kLanes);
+    }
+    for (; i < count; ++i) {
+      for (int32_t r = 0; r < 4; ++r) to[i][lane + r] = to_float(row[r][i]);
+    }
   }
 }
 
 // Softmax up to a factor, which is returned.
-M2F_HD float soften(Raw& raw, int32_t samples) {
-  Floats best = load(raw.logit);
-  for (int32_t j = kLanes; j < samples; j += kLanes) {
-    const Floats x = load(raw.logit + j);
-    best = best > x ? best : x;
-  }
-  const float peak = largest(best);
+M2F_HD Floats soften(float (*share)[kLanes], int32_t samples) {
+  Floats peak = load(share[0]);
+  for (int32_t j = 1; j < samples; ++j) peak = at_least(load(share[j]), peak);
   Floats sum = splat<Floats>(0.0f);
-  for (int32_t j = 0; j < samples; j += kLanes) {
-    const Floats power = exp_nonpositive(load(raw.logit + j) - peak);
-    store_vector(power, raw.share + j);
+  for (int32_t j = 0; j < samples; ++j) {
+    const Floats power = exp_nonpositive(load(share[j]) - peak);
+    store_vector(power, share[j]);
     sum += power;
   }
-  return 1.0f / total(sum);
+  return 1.0f / sum;
 }
 
-M2F_HD void locate(const Work& work, const Raw& raw, float centre_x, float centre_y,
-                   float scale, Taps& taps) {
-  const Floats cx = splat<Floats>(centre_x);
-  const Floats cy = splat<Floats>(centre_y);
-  for (int32_t j = 0; j < work.shape.samples(); j += kLanes) {
-    const Floats width = load(work.width + j);
-    const Floats height = load(work.height + j);
-    const Ints stride = load(work.stride + j);
-    const Ints start = load(work.start + j);
-    const auto x = around(coordinate(cx, load(raw.x + j), width), width);
-    const auto y = around(coordinate(cy, load(raw.y + j), height), height);
-    const Floats weight = load(raw.share + j) * scale;
-    const Ints upper = start + y.near * stride;
-    const Ints lower = start + y.far * stride;
+M2F_HD void locate(const Shape& s, const Strip& strip, Floats centre_x, float centre_y,
+                   Floats scale, Taps& taps) {
+  for (int32_t j = 0, l = 0, left = s.points; j < s.samples(); ++j) {
+    const Level& level = s.level[l];
+    if (--left == 0) {
+      ++l;
+      left = s.points;
+    }
+    const Floats width = splat<Floats>(static_cast<float>(level.width));
+    const Floats height = splat<Floats>(static_cast<float>(level.height));
+    const auto x = around(coordinate(centre_x, load(strip.raw[2 * j]), width), width);
+    const auto y =
+        around(coordinate(splat<Floats>(centre_y), load(strip.raw[2 * j + 1]), height), height);
+    const Floats weight = load(strip.share[j]) * scale;
+    const Ints upper = level.start + y.near * level.width;
+    const Ints lower = level.start + y.far * level.width;
     const Floats upper_share = weight * y.near_share;
     const Floats lower_share = weight * y.far_share;
-    store_vector(upper + x.near, taps.row[0] + j);
-    store_vector(upper + x.far, taps.row[1] + j);
-    store_vector(lower + x.near, taps.row[2] + j);
-    store_vector(lower + x.far, taps.row[3] + j);
-    store_vector(upper_share * x.near_share, taps.share[0] + j);
-    store_vector(upper_share * x.far_share, taps.share[1] + j);
-    store_vector(lower_share * x.near_share, taps.share[2] + j);
-    store_vector(lower_share * x.far_share, taps.share[3] + j);
+    store_vector(upper + x.near, taps.row[j][0]);
+    store_vector(upper + x.far, taps.row[j][1]);
+    store_vector(lower + x.near, taps.row[j][2]);
+    store_vector(lower + x.far, taps.row[j][3]);
+    store_vector(upper_share * x.near_share, taps.share[j][0]);
+    store_vector(upper_share * x.far_share, taps.share[j][1]);
+    store_vector(lower_share * x.near_share, taps.share[j][2]);
+    store_vector(lower_share * x.far_share, taps.share[j][3]);
   }
 }
 
-// Blends kVectors vectors of channels of all rows. Two sets of sums where registers allow,
-// because one would wait for each multiply-add to finish.
+// Blends kVectors vectors of channels of all rows of one query. Two sets of sums where
+// registers allow, because one would wait for each multiply-add to finish.
 template <int kVectors>
-M2F_HD void blend(const float* column, int64_t padded, const Taps& taps, int32_t samples,
-                  float* to) {
+M2F_HD void blend(const float* column, int64_t padded, const Taps& taps, int32_t query,
+                  int32_t samples, float* to) {
   constexpr int kSets = kVectors <= 4 ? 2 : 1;
   Floats sum[kSets][kVectors];
   for (auto& set : sum) {
@@ -132,8 +123,8 @@ M2F_HD void blend(const float* column, int64_t padded, const Taps& taps, int32_t
   }
   for (int32_t j = 0; j < samples; ++j) {
     for (int k = 0; k < 4; ++k) {
-      const float* row = column + taps.row[k][j] * padded;
-      const Floats share = splat<Floats>(taps.share[k][j]);
+      const float* row = column + taps.row[j][k][query] * padded;
+      const Floats share = splat<Floats>(taps.share[j][k][query]);
       for (int v = 0; v < kVectors; ++v) sum[k % kSets][v] += share * load(row + v * kLanes);
     }
   }
@@ -144,68 +135,63 @@ M2F_HD void blend(const float* column, int64_t padded, const Taps& taps, int32_t
 }
 
 template <class T>
-M2F_HD void blend_all(const float* column, const Work& work, const Taps& taps, T* output) {
+M2F_HD void blend_all(const float* column, const Work& work, const Taps& taps, int32_t query,
+                      T* output) {
   constexpr int kVectors = 32 / kLanes;  // 32 channels, what published models have
   constexpr int64_t kChunk = kVectors * kLanes;
   const int64_t depth = work.shape.depth();
   const int32_t samples = work.shape.samples();
   alignas(64) float chunk[kChunk];
   int64_t d = 0;
-  for (; d + kChunk <= work.padded; d += kChunk) {
-    blend<kVectors>(column + d, work.padded, taps, samples, chunk);
-    const int64_t count = depth - d < kChunk ? depth - d : kChunk;
-    for (int64_t i = 0; i < count; ++i) store(chunk[i], output + d + i);
+  for (; d + kChunk <= depth; d += kChunk) {
+    blend<kVectors>(column + d, work.padded, taps, query, samples, chunk);
+    for (int64_t i = 0; i < kChunk; ++i) store(chunk[i], output + d + i);
   }
-  for (; d < work.padded; d += kLanes) {
-    blend<1>(column + d, work.padded, taps, samples, chunk);
+  for (; d < depth; d += kLanes) {
+    blend<1>(column + d, work.padded, taps, query, samples, chunk);
     const int64_t count = depth - d < kLanes ? depth - d : kLanes;
     for (int64_t i = 0; i < count; ++i) store(chunk[i], output + d + i);
   }
 }
 
-// What a row of a tile needs, stage by stage: a stage reads what the one before wrote some time
-// ago. One query at a time, each would wait for its own stores.
-struct Row {
-  Raw raw[kTileSide];
-  Taps taps[kTileSide];
-};
-
-// One head of the queries of one row of a tile.
+// One head of the queries of one strip: `count` of them, from column `left` of row y.
 template <class T>
-M2F_HD void attend_row(const Work& work, const Tile& tile, int32_t y, int64_t n, int64_t m,
-                       Row& row) {
+M2F_HD void attend_strip(const Work& work, const Level& own, int32_t y, int32_t left,
+                         int32_t count, int64_t n, int64_t m, Strip& strip, Taps& taps) {
   const Shape& s = work.shape;
   const int32_t samples = s.samples();
-  const Level& own = s.level[tile.level];
-  const int32_t count = tile.right - tile.left;
-  const int64_t query = n * s.positions + own.start + int64_t{y} * own.width + tile.left;
-  const T* sampling = static_cast<const T*>(work.sampling) + query * s.sampling_width();
-  for (int32_t i = 0; i < count; ++i) {
-    const T* offsets = sampling + i * s.sampling_width();
-    const T* logits = offsets + int64_t{2} * s.heads * samples;
-    read(offsets + 2 * m * samples, logits + m * samples, samples, row.raw[i]);
-  }
+  const int64_t width = s.sampling_width();
+  const int64_t query = n * s.positions + own.start + int64_t{y} * own.width + left;
+  const T* offsets = static_cast<const T*>(work.sampling) + query * width;
+  const T* logits = offsets + int64_t{2} * s.heads * samples;
+  transpose(offsets + 2 * m * samples, width, count, 2 * samples, strip.raw);
+  transpose(logits + m * samples, width, count, samples, strip.share);
+
+  Floats x;
+  for (int lane = 0; lane < kLanes; ++lane) x[lane] = static_cast<float>(left + lane) + 0.5f;
   const float centre_y = (static_cast<float>(y) + 0.5f) / static_cast<float>(own.height);
-  for (int32_t i = 0; i < count; ++i) {
-    const float x = static_cast<float>(tile.left + i) + 0.5f;
-    const float scale = soften(row.raw[i], samples) * work.format.value_scale;
-    locate(work, row.raw[i], x / static_cast<float>(own.width), centre_y, scale, row.taps[i]);
-  }
+  const Floats scale = soften(strip.share, samples) * work.format.value_scale;
+  locate(s, strip, x / static_cast<float>(own.width), centre_y, scale, taps);
+
   const float* column = work.columns + (n * s.heads + m) * s.positions * work.padded;
   T* output = static_cast<T*>(work.output) + query * s.channels + m * s.depth();
   for (int32_t i = 0; i < count; ++i) {
-    blend_all(column, work, row.taps[i], output + i * s.channels);
+    blend_all(column, work, taps, i, output + i * s.channels);
   }
 }
 
 template <class T>
 void attend_as(const Work& work, int64_t task) {
   const Tile tile = work.tile(task % work.tiles());
-  Row row;
-  for (Raw& raw : row.raw) clear(raw);
+  const Level& own = work.shape.level[tile.level];
+  Strip strip;
+  Taps taps;
   for (int64_t m = 0; m < work.shape.heads; ++m) {
     for (int32_t y = tile.top; y < tile.bottom; ++y) {
-      attend_row<T>(work, tile, y, task / work.tiles(), m, row);
+      for (int32_t left = tile.left; left < tile.right; left += kLanes) {
+        const int32_t count = tile.right - left < kLanes ? tile.right - left : kLanes;
+        attend_strip<T>(work, own, y, left, count, task / work.tiles(), m, strip, taps);
+      }
     }
   }
 }

@@ -5,7 +5,8 @@
 namespace m2f::ms_deform_attn {
 
 constexpr int32_t kPackRows = 256;  // positions one task copies
-constexpr int32_t kTileSide = 16;   // queries of one task, in both directions
+constexpr int32_t kTileWidth = 16;  // queries of one task
+constexpr int32_t kTileHeight = 8;
 
 // Queries of one task: a rectangle of one level.
 struct Tile {
@@ -29,20 +30,16 @@ struct Work {
   float* columns;
   int64_t padded;  // D rounded up to whole vectors
 
-  // Facts of the level that sample j = (l, p) reads, repeated so that vectors can load them.
-  alignas(64) float width[kMaxSamples];
-  alignas(64) float height[kMaxSamples];
-  alignas(64) int32_t stride[kMaxSamples];
-  alignas(64) int32_t start[kMaxSamples];
-
   M2F_HD_METHOD int64_t packs_per_image() const {
     return (shape.positions + kPackRows - 1) / kPackRows;
   }
   M2F_HD_METHOD int64_t pack_tasks() const { return shape.batch * packs_per_image(); }
 
-  M2F_HD_MEMBER int32_t tiles_along(int32_t side) { return (side + kTileSide - 1) / kTileSide; }
+  M2F_HD_MEMBER int32_t tiles_across(const Level& level) {
+    return (level.width + kTileWidth - 1) / kTileWidth;
+  }
   M2F_HD_METHOD int64_t tiles_of(const Level& level) const {
-    return int64_t{tiles_along(level.height)} * tiles_along(level.width);
+    return int64_t{tiles_across(level)} * ((level.height + kTileHeight - 1) / kTileHeight);
   }
   M2F_HD_METHOD int64_t tiles() const {
     int64_t count = 0;
@@ -53,11 +50,11 @@ struct Work {
     int32_t l = 0;
     for (; index >= tiles_of(shape.level[l]); ++l) index -= tiles_of(shape.level[l]);
     const Level& level = shape.level[l];
-    const int32_t across = tiles_along(level.width);
-    const int32_t top = static_cast<int32_t>(index / across) * kTileSide;
-    const int32_t left = static_cast<int32_t>(index % across) * kTileSide;
-    return {l, top, top + kTileSide < level.height ? top + kTileSide : level.height, left,
-            left + kTileSide < level.width ? left + kTileSide : level.width};
+    const int32_t across = tiles_across(level);
+    const int32_t top = static_cast<int32_t>(index / across) * kTileHeight;
+    const int32_t left = static_cast<int32_t>(index % across) * kTileWidth;
+    return {l, top, top + kTileHeight < level.height ? top + kTileHeight : level.height, left,
+            left + kTileWidth < level.width ? left + kTileWidth : level.width};
   }
   M2F_HD_METHOD int64_t tasks() const { return shape.batch * tiles(); }
 };

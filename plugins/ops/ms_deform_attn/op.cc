@@ -117,23 +117,6 @@ Status make_shape(const int64_t value[3], const int64_t sampling[3], const int64
   return {};
 }
 
-namespace {
-
-void fill_samples(Work& work, int64_t lanes) {
-  const Shape& s = work.shape;
-  const int64_t padded = (s.samples() + lanes - 1) / lanes * lanes;
-  for (int64_t j = 0; j < padded; ++j) {
-    // Lanes past the last sample get the last level: their share is 0, their rows exist.
-    const Level& level = s.level[j < s.samples() ? j / s.points : s.levels - 1];
-    work.width[j] = static_cast<float>(level.width);
-    work.height[j] = static_cast<float>(level.height);
-    work.stride[j] = level.width;
-    work.start[j] = level.start;
-  }
-}
-
-}  // namespace
-
 Status forward(const Shape& shape, const Format& format, const void* value,
                const void* sampling, void* output, const Kernels& kernels,
                const Parallel& parallel) {
@@ -145,7 +128,6 @@ Status forward(const Shape& shape, const Format& format, const void* value,
   work.sampling = sampling;
   work.output = output;
   work.padded = (shape.depth() + kernels.lanes - 1) / kernels.lanes * kernels.lanes;
-  fill_samples(work, kernels.lanes);
 
   const int64_t rows = shape.batch * shape.heads * shape.positions;
   thread_local Scratch scratch;
