@@ -77,6 +77,24 @@ def deformable(value, sampling, sizes):
     return (terms + 8) * unit * peak + 2 * (4 * reach * unit) * (2 * peak)
 
 
+def deformable_device(value, samples, storage):
+    """What CUDA adds to `deformable`, by how value is stored.
+
+    Weights come from ex2 and rcp, with relative errors of 2^-22 each, and from an exponent that
+    was rounded once (|x| 2^-23 exp(x) < 2^-23). Halves: the weight of a pixel, its product and
+    three sums round by 2^-11 of at most weight * peak each, or by 2^-25 where they are
+    subnormal. bfloat16: weights are halves. int8: weights have 16 bits, four for each sample.
+    """
+    peak = float(abs(value).max())
+    roundings = {"float32": 0, "float16": 5, "bfloat16": 1, "int8": 0}[storage]
+    bound = (4 * 2.0**-22 + roundings * 2.0**-11) * peak
+    if storage in ("float16", "bfloat16"):
+        bound += samples * 4 * 2.0**-25 * (peak + 1)
+    if storage == "int8":
+        bound += samples * 4 * 0.5 / 65535 * peak
+    return bound
+
+
 UNIT_ROUNDOFF = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 
 

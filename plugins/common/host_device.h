@@ -63,4 +63,21 @@ M2F_HD Real at_most(Real x, Real high) {
   return x < high ? x : high;
 }
 
+// Between 0 and 1; NaN gives 0.
+M2F_HD float saturate(float x) {
+#if defined(__CUDA_ARCH__)
+  return __saturatef(x);
+#else
+  return at_most(at_least(x, 0.0f), 1.0f);
+#endif
+}
+
+M2F_HD float absolute(float x) { return __builtin_fabsf(x); }
+
+#if defined(__CUDA_ARCH__)
+// One instruction; a branch-free select would be two.
+M2F_HD float at_least(float x, float low) { return fmaxf(x, low); }
+M2F_HD float at_most(float x, float high) { return fminf(x, high); }
+#endif
+
 }  // namespace m2f

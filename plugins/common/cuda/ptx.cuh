@@ -165,6 +165,20 @@ M2F_PTX float reciprocal(float x) {
   return y;
 }
 
+// sum + x[0] y[0] + x[1] y[1], of two unsigned 16-bit and the low or high two of four signed
+// 8-bit integers.
+M2F_PTX int32_t dot2_low(uint32_t x, uint32_t y, int32_t sum) {
+  int32_t d;
+  asm("dp2a.lo.u32.s32 %0, %1, %2, %3;\n" : "=r"(d) : "r"(x), "r"(y), "r"(sum));
+  return d;
+}
+
+M2F_PTX int32_t dot2_high(uint32_t x, uint32_t y, int32_t sum) {
+  int32_t d;
+  asm("dp2a.hi.u32.s32 %0, %1, %2, %3;\n" : "=r"(d) : "r"(x), "r"(y), "r"(sum));
+  return d;
+}
+
 #undef M2F_PTX
 #undef M2F_PTX_TURING
 

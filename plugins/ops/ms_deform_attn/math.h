@@ -80,4 +80,29 @@ M2F_HD Pair<Real> around(Real place, Real size) {
           near == low ? 1.0f - fraction : zero, far == high ? fraction : zero};
 }
 
+// The same two pixels for levels at least two pixels long, where the second can always be the
+// one after the first: nothing then has to be said about it.
+struct Window {
+  int32_t first;
+  float first_share;
+  float second_share;
+};
+
+// Linear interpolation weighs a pixel by how near it is; one that is not next to `place` has no
+// share, whatever window was chosen. Nor has any if place is NaN.
+M2F_HD float share_of(float pixel, float place) {
+  return saturate(1.0f - absolute(place - pixel));
+}
+
+M2F_HD Window window(float place, float size) {
+  // 1.5 * 2^23: adding it rounds to an integer and leaves that in the low bits. Where place is
+  // an integer it is one of the two pixels, and either window serves.
+  constexpr float kMagic = 12582912.0f;
+  constexpr int32_t kMagicBits = 0x4B400000;
+  const float shifted = at_most(at_least(place - 0.5f, 0.0f), size - 2.0f) + kMagic;
+  const float first = shifted - kMagic;
+  return {static_cast<int32_t>(bits_from_float(shifted)) - kMagicBits, share_of(first, place),
+          share_of(first + 1.0f, place)};
+}
+
 }  // namespace m2f::ms_deform_attn

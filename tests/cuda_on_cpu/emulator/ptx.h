@@ -70,4 +70,14 @@ inline float reciprocal(float x) {
   return flushed(approximate(1.0f / flushed(x)));
 }
 
+inline int32_t dot2_low(uint32_t x, uint32_t y, int32_t sum) {
+  const auto byte = [&](int i) { return static_cast<int8_t>(y >> 8 * i); };
+  return sum + static_cast<int32_t>(x & 0xFFFFu) * byte(0) +
+         static_cast<int32_t>(x >> 16) * byte(1);
+}
+
+inline int32_t dot2_high(uint32_t x, uint32_t y, int32_t sum) {
+  return dot2_low(x, y >> 16, sum);
+}
+
 }  // namespace m2f::ptx
