@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import os
 import platform
+import sys
 import sysconfig
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,9 @@ HOW_TO_INSTALL = {
     "tensorrt-rtx": "pip install tensorrt-rtx-cu13-bindings "
     "onnxruntime-ep-nv-tensorrt-rtx-cu13",
 }
+
+_KEPT = 20
+"""Messages of TensorRT's that are kept, of each kind."""
 
 _MODULES = {
     "tensorrt": ("tensorrt",),
@@ -93,6 +97,34 @@ def load_plugins(trt: Any, library: Path) -> None:
             f"{library}: TensorRT {trt.__version__} cannot load this plugin library; build it "
             "on this machine (docs/gpu.md)"
         )
+
+
+def make_logger(trt: Any, *, echo: bool = False) -> Any:
+    """A logger for TensorRT that keeps `errors` and `warnings` as lists.
+
+    Args:
+        trt: TensorRT's module.
+        echo: Also print errors to stderr, for a parent process, should this one die.
+    """
+
+    class Logger(trt.ILogger):  # type: ignore[misc]
+        """Keeps what matters, each message once: it can come once per layer."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.errors: list[str] = []
+            self.warnings: list[str] = []
+
+        def log(self, severity: Any, message: str) -> None:
+            is_error = severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR)
+            if is_error and echo:
+                print(message, file=sys.stderr, flush=True)
+            if is_error or severity == trt.ILogger.WARNING:
+                kept = self.errors if is_error else self.warnings
+                if len(kept) < _KEPT and message not in kept:
+                    kept.append(message)
+
+    return Logger()
 
 
 def system() -> str:

@@ -22,12 +22,9 @@ from m2f.engine import Flags, Sizes
 from m2f.errors import BuildError, M2FError
 from m2f.export.engines.layers import layers_of
 from m2f.export.network import IMAGE, IMAGE_SIZE
-from m2f.plugins.trt import find_plugins, load, load_plugins
+from m2f.plugins.trt import find_plugins, load, load_plugins, make_logger
 
 Say = Callable[[dict[str, Any]], None]
-
-_KEPT = 20
-"""Messages of TensorRT's that are passed on, of each kind; it can repeat one per layer."""
 
 _DEPTH = 2
 """Of phases within phases that are worth telling; below that they last milliseconds."""
@@ -66,7 +63,7 @@ def build(trt: Any, request: Request, say: Say) -> None:
         BuildError: TensorRT refuses; its own words are in the message.
         OSError: The engine cannot be written.
     """
-    logger = _logger(trt)
+    logger = make_logger(trt, echo=True)
     builder = trt.Builder(logger)
     network = builder.create_network(_network_flags(trt))
     parser = trt.OnnxParser(network, logger)
@@ -147,26 +144,6 @@ def _capability(trt: Any, number: int) -> Any:
             "choose among them with --compute"
         )
     return known[name]
-
-
-def _logger(trt: Any) -> Any:
-    class Logger(trt.ILogger):  # type: ignore[misc]
-        """Keeps what matters; TensorRT says each thing as it happens, and once more."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.errors: list[str] = []
-            self.warnings: list[str] = []
-
-        def log(self, severity: Any, message: str) -> None:
-            kept = {trt.ILogger.WARNING: self.warnings}.get(severity)
-            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
-                kept = self.errors
-                print(message, file=sys.stderr, flush=True)  # for the parent, if this dies
-            if kept is not None and len(kept) < _KEPT and message not in kept:
-                kept.append(message)
-
-    return Logger()
 
 
 def _monitor(trt: Any, say: Say) -> Any:
