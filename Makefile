@@ -13,7 +13,8 @@ PIP := $(RUN)/python -m pip --disable-pip-version-check --no-input
 INSTALL := $(PIP) install -qq --constraint constraints.txt
 
 # What an editable install compiles, once.
-NATIVE := CMakeLists.txt plugins/CMakeLists.txt $(shell find plugins -name '*.h' -o -name '*.cc')
+NATIVE := CMakeLists.txt $(shell find cmake plugins -name '*.h' -o -name '*.c[cu]' \
+  -o -name '*.cuh' -o -name '*.cmake' -o -name CMakeLists.txt)
 
 .PHONY: help demo test clean
 .SUFFIXES:
@@ -45,6 +46,8 @@ $(VENV)/dev.stamp: $(VENV)/export.stamp
 	@$(INSTALL) --group dev
 	@# Its metadata asks for NumPy 1, which its code does not need.
 	@$(INSTALL) --no-deps panopticapi-lite==0.2.0
+	@# TensorRT's headers, which nothing smaller on PyPI carries; its code is not used.
+	@$(INSTALL) --no-deps kernel-lens==2.0.1
 	@touch $@
 
 clean:

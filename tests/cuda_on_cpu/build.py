@@ -125,7 +125,7 @@ def compile_kernels(folder, *sources, checked, flags=()):
     watch = ("-fsanitize=thread,alignment", "--param=tsan-instrument-func-entry-exit=0")
     for source in sources:
         options = (*_options(checked), *(watch if checked else ()), *flags)
-        target = library.with_suffix(f".{Path(source).stem}.o")
+        target = library.with_suffix(f".{str(source).replace('/', '.')}.o")
         _run(COMPILER, *options, "-x", "c++", "-c", ROOT / source, "-o", target)
         objects.append(target)
     # Without the sanitizer, whose entry points the emulator has itself.

@@ -36,6 +36,7 @@ enum cudaMemcpyKind {
 };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 using cudaStream_t = struct CUstream_st*;
+using cudaEvent_t = struct CUevent_st*;  // TensorRT's headers name it
 struct cudaLaunchAttribute {};
 
 struct cudaLaunchConfig_t {
