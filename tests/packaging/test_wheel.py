@@ -66,7 +66,7 @@ def test_the_wheel_claims_only_m2f(names):
 @pytest.mark.parametrize("folder", ["src/m2f", *FOLDERS])
 def test_the_wheel_holds_every_file(names, folder):
     links = {f"m2f/{name}" for name in FOLDERS}
-    native = (".cc", ".cu", ".cuh", ".h", "CMakeLists.txt")
+    native = (".cc", ".cu", ".cuh", ".h", ".cmake", "CMakeLists.txt")
     wanted = {name for name in data_files(folder) - links if not name.endswith(native)}
     assert wanted <= set(names)
 
