@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,3 +35,31 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Frees the network; `run` may not be called again."""
+
+
+class Flight(Protocol):
+    """A batch that was started; a context manager that releases it."""
+
+    def logits(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Waits; the outputs as `Backend.run` gives them, valid until the release."""
+
+    def release(self) -> None:
+        """Makes room for another batch."""
+
+    def __enter__(self) -> Flight:
+        """Itself."""
+
+    def __exit__(self, *exception: object) -> None:
+        """Releases it."""
+
+
+@runtime_checkable
+class Pipelined(Protocol):
+    """A backend that works while its caller goes on."""
+
+    @property
+    def depth(self) -> int:
+        """Batches that may be in flight."""
+
+    def submit(self, image: NDArray[np.uint8], image_size: NDArray[np.int64]) -> Flight:
+        """Starts what `Backend.run` would do, and returns at once."""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from m2f.errors import BundleError, M2FError, MissingDependency, MissingFile, UsageError
 from m2f.plugins import OPS, library
+from m2f.runtime.providers import CPU, Provider, check_available, check_used
 
 _ERRORS_ONLY = 3  # ONNX Runtime's log levels: 0 verbose, 1 info, 2 warning, 3 error
 
@@ -31,7 +32,7 @@ class OrtBackend:
         model: Path,
         *,
         threads: int | None = None,
-        providers: Sequence[str] = ("CPUExecutionProvider",),
+        providers: Sequence[Provider] = CPU,
         native: bool = True,
     ) -> None:
         """Loads the file.
@@ -39,7 +40,8 @@ class OrtBackend:
         Args:
             model: The ONNX file.
             threads: Cores one operator may use; all physical ones unless given.
-            providers: Execution providers, the preferred first.
+            providers: Execution providers with their options, the preferred first; see
+                `m2f.runtime.providers`.
             native: Use our own kernels for the custom ops, where the library is installed.
                 They run on the CPU, so only where no other provider is asked for.
 
@@ -57,12 +59,8 @@ class OrtBackend:
             ) from problem
         if not model.is_file():
             raise MissingFile(f"{model}: no such file")
-        absent = sorted(set(providers) - set(ort.get_available_providers()))
-        if absent:
-            raise MissingDependency(
-                f"this ONNX Runtime has no {', '.join(absent)}, only "
-                f"{', '.join(ort.get_available_providers())}"
-            )
+        names = [name for name, _ in providers]
+        check_available(names, ort.get_available_providers())
         options = ort.SessionOptions()
         # The default of `image_size` is an initializer that callers may override, on
         # purpose; ONNX Runtime warns about it on every load.
@@ -74,14 +72,16 @@ class OrtBackend:
             if threads < 1:
                 raise UsageError(f"threads must be at least 1, got {threads}")
             options.intra_op_num_threads = threads
-        if native and list(providers) == ["CPUExecutionProvider"]:
+        if native and names == ["CPUExecutionProvider"]:
             _register(options, model)
+        given = [(name, dict(settings)) for name, settings in providers]
         try:
-            self._session = ort.InferenceSession(str(model), options, list(providers))
+            self._session = ort.InferenceSession(str(model), options, given)
         except Exception as problem:  # its exceptions share no other base
             raise BundleError(f"{model}: cannot be loaded: {_reason(problem)}") from problem
         self._model = model
-        self.name = f"ONNX Runtime {ort.__version__}, {', '.join(providers)}"
+        check_used(names, self._session.get_providers())
+        self.name = f"ONNX Runtime {ort.__version__}, {', '.join(names)}"
         self.takes_image_size = self._check_interface()
 
     def _check_interface(self) -> bool:

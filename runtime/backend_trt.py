@@ -150,6 +150,7 @@ class TrtBackend:
 
     Attributes:
         depth: Batches that may be in flight.
+        profile: Sizes the engine takes, which may be fewer than the bundle's.
     """
 
     def __init__(
@@ -183,6 +184,7 @@ class TrtBackend:
         self._engine = TrtEngine(engine, device, bundle=bundle, trt=trt)
         self.name = f"{self._engine.name}, {device.name}"
         specs = (*self._engine.inputs, *self._engine.outputs)
+        self.profile = self._engine.sizes.profile
         self.takes_image_size = IMAGE_SIZE in {spec.name for spec in specs}
         self._lanes: list[_Lane] = []
         try:

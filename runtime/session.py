@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any, overload
 
+import numpy as np
 from numpy.typing import NDArray
 
 from m2f.bundle import Bundle, InputProfile
 from m2f.config import TASKS, Metadata, Postprocess, Task
 from m2f.errors import BundleError, UsageError
-from m2f.runtime.backend import Backend
+from m2f.runtime.backend import Backend, Flight, Pipelined
+from m2f.runtime.backends import open_backend
 from m2f.runtime.images import Source, decode
 from m2f.runtime.logits import Frame
 from m2f.runtime.postprocess import segment
@@ -26,7 +29,8 @@ MASK_STRIDE = 4
 def load(
     bundle: str | os.PathLike[str] | Bundle,
     *,
-    backend: str | Backend = "onnxruntime",
+    backend: str | Backend | None = None,
+    device: str | None = None,
     threads: int | None = None,
     task: Task | None = None,
     verify: bool = True,
@@ -36,7 +40,10 @@ def load(
 
     Args:
         bundle: Its folder, as `m2f export` made it.
-        backend: "onnxruntime", or a `Backend` that runs this bundle's network.
+        backend: A name of `m2f.runtime.backends.BACKENDS`, or a `Backend` that runs this
+            bundle's network. Unless given, an engine of the bundle where there is one and
+            ``device`` is a GPU, else ONNX Runtime.
+        device: "cpu", "cuda" or e.g. "cuda:1"; the CPU unless given or needed.
         threads: CPU cores to use; all unless given.
         task: What to answer; the bundle's own task unless given.
         verify: Check the files' hashes first.
@@ -46,8 +53,11 @@ def load(
     Raises:
         MissingFile: There is no such bundle.
         BundleError: It is damaged or cannot be loaded.
-        UsageError: An unknown backend or post-processing field, or a task that the model
-            cannot answer.
+        UsageError: An unknown backend, device or post-processing field, or a task that the
+            model cannot answer.
+        EngineError: The bundle's engine is damaged, stale, or for another machine.
+        DeviceError: There is no such GPU, or it has not enough memory.
+        MissingDependency: What the backend needs is not installed.
     """
     if not isinstance(bundle, Bundle):
         bundle = Bundle.open(os.fspath(bundle), verify=verify)
@@ -55,13 +65,11 @@ def load(
     rules = _changed(manifest.metadata.postprocess, postprocess)
     metadata = dataclasses.replace(manifest.metadata, postprocess=rules)
     task = _known_task(metadata.task if task is None else task, metadata)
-    if isinstance(backend, str):
-        if backend != "onnxruntime":
-            raise UsageError(f"unknown backend {backend!r}; there is 'onnxruntime'")
-        from m2f.runtime.backend_ort import OrtBackend
-
-        backend = OrtBackend(bundle.model_path, threads=threads)
-    return Session(backend, metadata, manifest.profile, task=task, threads=threads)
+    if backend is None or isinstance(backend, str):
+        backend = open_backend(bundle, backend, device=device, threads=threads)
+    # An engine may have been built for fewer sizes than the bundle takes.
+    profile = getattr(backend, "profile", manifest.profile)
+    return Session(backend, metadata, profile, task=task, threads=threads)
 
 
 class Session:
@@ -124,11 +132,10 @@ class Session:
         """
         task = self.task if task is None else _known_task(task, self.metadata)
         if isinstance(images, (list, tuple)):
-            return [
-                prediction
-                for batch in self._batches(images)
-                for prediction in self._predict(batch, task)
-            ]
+            batches = self._batches(images)
+            if isinstance(self.backend, Pipelined):
+                return list(self._pipelined(batches, self.backend, task))
+            return [p for batch in batches for p in self._predict(batch, task)]
         return self._predict([self.prepare(images)], task)[0]  # type: ignore[arg-type]
 
     def prepare(self, image: Source) -> Prepared:
@@ -148,6 +155,13 @@ class Session:
         Raises:
             BundleError: An image is smaller than the batch, and the network cannot be told.
         """
+        batch, sizes = self._assembled(images)
+        class_logits, mask_logits = self.backend.run(batch, sizes)
+        return class_logits[: len(images)], mask_logits[: len(images)]
+
+    def _assembled(
+        self, images: Sequence[Prepared]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         least = self.profile.batch.min
         filled = [*images, *[images[-1]] * (least - len(images))]
         batch, sizes = assemble(filled, self.profile, threads=self.threads)
@@ -157,8 +171,7 @@ class Session:
                 f"the network takes no image_size, so that an image of {h}x{w} cannot be "
                 f"padded to {batch.shape[1]}x{batch.shape[2]}; export it again"
             )
-        class_logits, mask_logits = self.backend.run(batch, sizes)
-        return class_logits[: len(images)], mask_logits[: len(images)]
+        return batch, sizes
 
     def segments(
         self,
@@ -202,8 +215,38 @@ class Session:
         for start in range(0, len(images), step):
             yield [self.prepare(image) for image in images[start : start + step]]
 
+    def _pipelined(
+        self, batches: Iterator[list[Prepared]], backend: Pipelined, task: Task
+    ) -> Iterator[Prediction]:
+        """Prepares and finishes batches on the host while others are on the device."""
+        flying: deque[tuple[list[Prepared], Flight]] = deque()
+        try:
+            for images in batches:
+                if len(flying) == backend.depth:
+                    yield from self._finished(*flying[0], task)
+                    flying.popleft()
+                flying.append((images, backend.submit(*self._assembled(images))))
+            while flying:
+                yield from self._finished(*flying[0], task)
+                flying.popleft()
+        finally:
+            for _, flight in flying:
+                flight.release()
+
+    def _finished(self, images: list[Prepared], flight: Flight, task: Task) -> list[Prediction]:
+        with flight:
+            return self._segmented(images, *flight.logits(), task)
+
     def _predict(self, images: Sequence[Prepared], task: Task) -> list[Prediction]:
-        class_logits, mask_logits = self.logits(images)
+        return self._segmented(images, *self.logits(images), task)
+
+    def _segmented(
+        self,
+        images: Sequence[Prepared],
+        class_logits: NDArray[Any],
+        mask_logits: NDArray[Any],
+        task: Task,
+    ) -> list[Prediction]:
         return [
             self.segments(class_logits[i], mask_logits[i], image, task=task)
             for i, image in enumerate(images)

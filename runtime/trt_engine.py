@@ -19,7 +19,13 @@ from m2f.engine import (
     engines,
     read_record,
 )
-from m2f.errors import DeviceError, EngineError, MissingFile, ShapeError
+from m2f.errors import (
+    DeviceError,
+    EngineError,
+    MissingDependency,
+    MissingFile,
+    ShapeError,
+)
 from m2f.files import replacing
 from m2f.plugins import trt as plugins
 from m2f.runtime.buffers import Shape, Slot, TensorSpec
@@ -41,15 +47,16 @@ def find_engine(bundle: Bundle, device: Device, *, target: str | None = None) ->
     Raises:
         MissingFile: There is none for this target.
         EngineError: There are some, and none fits; says why the newest does not.
+        MissingDependency: The newest is for a TensorRT that is not installed.
     """
-    first: EngineError | None = None
+    first: EngineError | MissingDependency | None = None
     for path in engines(bundle):
         try:
             record = read_record(path)
             if target is None or record.key.target == target:
                 check(path, record, device, bundle)
                 return path
-        except EngineError as problem:
+        except (EngineError, MissingDependency) as problem:
             first = first or problem
     if first is not None:
         raise first

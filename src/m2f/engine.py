@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from m2f.bundle import MODEL, WEIGHTS, Bundle, InputProfile, sha256_of
+from m2f.bundle import MODEL, WEIGHTS, Bundle, InputProfile, Range, sha256_of
 from m2f.config import config_from_json
 from m2f.errors import EngineError, MissingFile, UsageError
 
@@ -55,6 +55,12 @@ class Sizes:
     def is_fixed(self) -> bool:
         """Whether there is only one shape."""
         return self.min == self.max
+
+    @property
+    def profile(self) -> InputProfile:
+        """The same as a bundle's manifest says it."""
+        axes = (Range(min=a, max=b) for a, b in zip(self.min, self.max, strict=True))
+        return InputProfile(**dict(zip(("batch", "height", "width"), axes, strict=True)))
 
     def __contains__(self, extent: Sequence[int]) -> bool:
         axes = zip(self.min, extent, self.max, strict=True)

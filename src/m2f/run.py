@@ -81,6 +81,8 @@ def run(
     save: Collection[Save] = OVERLAY,
     task: Task | None = None,
     threads: int | None = None,
+    backend: str | None = None,
+    device: str | None = None,
     min_score: float = 0.5,
     progress: Callable[[int, int, Path], None] | None = None,
 ) -> RunReport:
@@ -98,6 +100,8 @@ def run(
         save: What to write.
         task: What to answer; the bundle's own task unless given.
         threads: CPU cores to use; all unless given.
+        backend: What runs the network; see `m2f.load`.
+        device: "cpu", "cuda" or e.g. "cuda:1"; see `m2f.load`.
         min_score: Instances below it are left out of overlays.
         progress: Called before each image with its number, their count, and its path.
 
@@ -113,7 +117,7 @@ def run(
     """
     names = _names(find_images(images))
     folder = Path(out)
-    with load(bundle, threads=threads, task=task) as session:
+    with load(bundle, backend=backend, device=device, threads=threads, task=task) as session:
         _check(names, folder, save, session.task)
         writer = _Writer(session, folder, save, min_score)
         ids = _image_ids(names.values())

@@ -150,8 +150,12 @@ def test_a_network_that_answers_nan_is_reported(bundle, session, value):
 
 
 def test_usage_errors(bundle, session):
-    with pytest.raises(UsageError, match="unknown backend 'cuda'"):
+    with pytest.raises(UsageError, match="unknown backend 'cuda'; there are onnxruntime, "):
         m2f.load(bundle, backend="cuda")
+    with pytest.raises(UsageError, match="unknown device 'gpu'; there are 'cpu', 'cuda'"):
+        m2f.load(bundle, device="gpu")
+    with pytest.raises(UsageError, match="tensorrt runs on NVIDIA GPUs only"):
+        m2f.load(bundle, backend="tensorrt", device="cpu")
     with pytest.raises(UsageError, match=r"unknown fields \['tresholds'\]"):
         m2f.load(bundle, tresholds=1)
     with pytest.raises(UsageError, match="'coco' is none of 'official'"):

@@ -62,6 +62,18 @@ Threads = Annotated[
     int | None,
     typer.Option("--threads", min=1, help="CPU cores to use; all unless given."),
 ]
+BackendName = Annotated[
+    str | None,
+    typer.Option(
+        "--backend",
+        help="onnxruntime, onnxruntime-tensorrt, or an engine: tensorrt, tensorrt-rtx. With a "
+        "GPU the bundle's engine if it has one, else onnxruntime.",
+    ),
+]
+DeviceName = Annotated[
+    str | None,
+    typer.Option("--device", help="cpu, cuda, or e.g. cuda:1; the CPU unless given."),
+]
 TaskName = Annotated[
     Task | None,
     typer.Option(help="What to answer; the model's own task unless given."),

@@ -39,6 +39,8 @@ def run(
         float, typer.Option(min=0, max=1, help="Leave instances below it out of overlays.")
     ] = 0.5,
     threads: options.Threads = None,
+    backend: options.BackendName = None,
+    device: options.DeviceName = None,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -52,6 +54,7 @@ def run(
       m2f run coco.m2f street.jpg -o pictures
       m2f run coco.m2f photos/ 'more/*.png' -o pictures --save overlay --save panoptic
       m2f run coco.m2f photos/ -o results --task instance --save coco --json
+      m2f run coco.m2f photos/ -o pictures --device cuda
     """
     with counting("loading the bundle") as progress:
         from m2f.run import OVERLAY, run, saves
@@ -63,6 +66,8 @@ def run(
             save=saves(save) if save else OVERLAY,
             task=task,
             threads=threads,
+            backend=backend,
+            device=device,
             min_score=min_score,
             progress=progress,
         )

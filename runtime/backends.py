@@ -1,0 +1,64 @@
+"""Which backend runs a bundle, by name and device."""
+
+from __future__ import annotations
+
+from m2f.bundle import Bundle
+from m2f.engine import engines
+from m2f.errors import UsageError
+from m2f.gpu import parse_device
+from m2f.runtime.backend import Backend
+from m2f.runtime.backend_ort import OrtBackend
+from m2f.runtime.providers import CPU, cuda, tensorrt
+
+BACKENDS = ("onnxruntime", "onnxruntime-tensorrt", "tensorrt", "tensorrt-rtx")
+"""ONNX Runtime on its own kernels; the same with its TensorRT provider; an engine that
+`m2f build` made, of either TensorRT."""
+
+
+def open_backend(
+    bundle: Bundle,
+    name: str | None = None,
+    *,
+    device: str | None = None,
+    threads: int | None = None,
+) -> Backend:
+    """Opens a bundle's network.
+
+    Args:
+        bundle: It, opened.
+        name: Of `BACKENDS`. Unless given, an engine where there is one and ``device`` is a
+            GPU, else ONNX Runtime.
+        device: "cpu", "cuda" or e.g. "cuda:1". Unless given, a GPU for engines and the CPU
+            for ONNX Runtime.
+        threads: CPU cores ONNX Runtime may use; all unless given.
+
+    Raises:
+        UsageError: There is no such backend, or it does not run on this device.
+        MissingFile: There is no engine.
+        EngineError: No engine fits this machine.
+        DeviceError: There is no such GPU, or it has not enough memory.
+        MissingDependency: What it needs is not installed.
+    """
+    if name is not None and name not in BACKENDS:
+        raise UsageError(f"unknown backend {name!r}; there are {', '.join(BACKENDS)}")
+    index = parse_device(device) if device is not None else None
+    if name is None and index is not None and engines(bundle):
+        return _engine(bundle, None, index)
+    if name in (None, "onnxruntime"):
+        providers = CPU if index is None else cuda(index)
+        return OrtBackend(bundle.model_path, threads=threads, providers=providers)
+    if device == "cpu":
+        raise UsageError(f"{name} runs on NVIDIA GPUs only; leave --device out, or name one")
+    if name == "onnxruntime-tensorrt":
+        providers = tensorrt(index or 0, bundle)
+        return OrtBackend(bundle.model_path, threads=threads, providers=providers)
+    return _engine(bundle, name, index or 0)
+
+
+def _engine(bundle: Bundle, target: str | None, index: int) -> Backend:
+    from m2f.runtime.backend_trt import TrtBackend
+    from m2f.runtime.device import open_device
+    from m2f.runtime.trt_engine import find_engine
+
+    device = open_device(index)
+    return TrtBackend(find_engine(bundle, device, target=target), device, bundle=bundle)
