@@ -2,9 +2,8 @@
 
 The exporter names a module's output after the module, and numbers what lies in between
 (``pixel_decoder.MatMul.3``). A named node belongs to its module's part, an activation to the
-part whose result it takes, and any other to the part it feeds. So the same rule serves files
-that something else has rewritten, as a runtime does when it fuses nodes: the names of outputs
-survive that.
+part whose result it takes, and any other to the part it feeds. So the same rule serves graphs
+that a runtime has rewritten: of the nodes it fuses, some name survives.
 """
 
 from __future__ import annotations
@@ -102,17 +101,28 @@ def parts_of(nodes: Sequence[onnx.NodeProto]) -> list[str]:
 
 
 def _named(node: onnx.NodeProto) -> str | None:
-    """The part that a node's output names; None for numbered ones."""
-    name = node.output[0]
-    *_, kind, number = f".{name}".rsplit(".", 2)
-    if number.isdecimal() and kind == node.op_type and not name.startswith("backbone."):
-        return None
-    return next((part for pattern, part in _NAMES if pattern.match(name)), None)
+    """The part that a node's name or output's name says; None for numbered ones."""
+    for name in (_stem(node.name), node.output[0]):
+        *_, kind, number = f".{name}".rsplit(".", 2)
+        is_numbered = number.isdecimal() and kind[:1].isupper()
+        if is_numbered and not name.startswith("backbone."):
+            continue
+        for pattern, part in _NAMES:
+            if pattern.match(name):
+                return part
+    return None
+
+
+def _stem(name: str) -> str:
+    """A node's name without what ONNX Runtime appends when it rewrites the node."""
+    return name.partition("/")[0].removesuffix("_nchwc")
 
 
 def _is_outside(node: onnx.NodeProto) -> bool:
     """Whether a node lies in none of the network's modules."""
-    return not re.match(r"(backbone|pixel_decoder|transformer_decoder)\.", node.output[0])
+    names = (_stem(node.name), node.output[0])
+    inside = ("backbone.", "pixel_decoder.", "transformer_decoder.")
+    return not any(name.startswith(inside) for name in names)
 
 
 def _fed_by_part(
@@ -128,8 +138,8 @@ def _of_consumers(
 ) -> str | None:
     """The part that uses a node's results; of several, the earliest in the network."""
     used = {parts[i] for name in node.output for i in consumers.get(name, ())} - {None}
-    module = node.output[0].partition(".")[0]
-    same = [part for part in PARTS if part in used and _module(part) == module]
+    modules = {name.partition(".")[0] for name in (node.name, node.output[0])}
+    same = [part for part in PARTS if part in used and _module(part) in modules]
     return same[0] if same else next((p for p in PARTS if p in used), None)
 
 

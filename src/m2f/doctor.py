@@ -58,6 +58,10 @@ LIBRARIES = (
     Library("huggingface_hub", "huggingface_hub", "export", "checkpoints by hub id"),
     Library("supervision", "supervision", "supervision", "annotators, trackers, zones"),
     Library("scipy", "scipy", "train", "training"),
+    Library("matplotlib", "matplotlib", "bench", "plots of benchmarks"),
+    Library("transformers", "transformers", "bench", "comparing speed with it"),
+    Library("onnxscript", "onnxscript", "bench", "comparing speed with its export"),
+    Library("openvino", "openvino", "bench", "comparing speed with it"),
 )
 
 

@@ -14,6 +14,7 @@ from typing import Annotated
 
 import typer
 
+from m2f.cli.bench import bench
 from m2f.cli.build import build
 from m2f.cli.check import check
 from m2f.cli.compare import compare
@@ -42,7 +43,7 @@ def _help(function: Callable[..., None]) -> str:
     return cleandoc(function.__doc__ or "").replace("\\b", "\b")
 
 
-DEPLOY = (export, build, run, check, eval, compare, inspect, doctor, demo)
+DEPLOY = (export, build, run, check, eval, compare, bench, inspect, doctor, demo)
 TRAIN = (scenes, finetune, train_sample)
 for verb in DEPLOY + TRAIN:
     app.command(help=_help(verb))(verb)

@@ -1,0 +1,56 @@
+"""From a file to its segments: how long each stage takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from m2f.bench.timing import Times, timed
+from m2f.runtime.images import Pixels, decode
+from m2f.runtime.preprocess import prepare
+from m2f.runtime.session import Session
+
+STAGES = ("decode", "pre", "network", "post")
+"""decode: file to pixels; pre: resizing; network: with the padding of its input; post: logits
+to segments at the image's size."""
+
+
+def stages(
+    sessions: Sequence[Session], images: Sequence[Path | Pixels], *, runs: int, warm_up: int = 1
+) -> list[dict[str, Times]]:
+    """Times every stage of every session on every image, in turns.
+
+    Args:
+        sessions: What to time.
+        images: Files, or pixels where there is nothing to decode.
+        runs: Turns that count.
+        warm_up: Turns before them.
+
+    Returns:
+        For each session its `STAGES` and "all", of all images together.
+    """
+    taken: list[dict[str, list[float]]] = [{name: [] for name in STAGES} for _ in sessions]
+    for turn in range(warm_up + runs):
+        for image in images:
+            for session, times in zip(sessions, taken, strict=True):
+                once = _once(session, image)
+                if turn >= warm_up:
+                    for name, ms in zip(STAGES, once, strict=True):
+                        times[name].append(ms)
+    return [_with_sum(times) for times in taken]
+
+
+def _once(session: Session, image: Path | Pixels) -> tuple[float, float, float, float]:
+    """Milliseconds of each stage."""
+    decoding, pixels = timed(lambda: decode(image))
+    preparing, prepared = timed(
+        lambda: prepare(pixels, session.metadata.preprocess, session.profile)
+    )
+    running, (classes, masks) = timed(lambda: session.logits([prepared]))
+    answering, _ = timed(lambda: session.segments(classes[0], masks[0], prepared))
+    return decoding, preparing, running, answering
+
+
+def _with_sum(times: dict[str, list[float]]) -> dict[str, Times]:
+    together = [sum(parts) for parts in zip(*times.values(), strict=True)]
+    return {name: Times(tuple(ms)) for name, ms in {**times, "all": together}.items()}
