@@ -95,6 +95,15 @@ def deformable_device(value, samples, storage):
     return bound
 
 
+def tensor_core(largest):
+    """Bounds one mma.m16n8k16 of float sums, by the largest of the 17 terms of each sum.
+
+    Eight products at a time are aligned with the largest term or the sum so far, which is below
+    17 times that, and cut at 2^-23 of it: 9 terms and the result, twice.
+    """
+    return 2 * 10 * 2.0**-23 * 17 * largest
+
+
 UNIT_ROUNDOFF = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 
 
