@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 
 #include "ops/masked_attention/cuda.h"
 #include "ops/masked_attention/cuda_mma.cuh"
@@ -10,6 +11,7 @@
 namespace m2f::masked_attention {
 namespace {
 
+constexpr float kLog2e = 1.4426950408889634f;
 constexpr int64_t kAlignment = 256;  // of the pieces of the workspace, bytes
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -49,63 +51,74 @@ int64_t most_slots(const Shape& s) {
   return std::max(chosen, s.batch * s.queries * s.heads * smallest_parts);
 }
 
+struct Grid {
+  int64_t x, y, z;
+};
+
 template <class... Parameters, class... Arguments>
-cudaError_t launch(void (*kernel)(Parameters...), int64_t blocks, int threads,
+cudaError_t launch(void (*kernel)(Parameters...), const Grid& grid, int64_t threads,
                    cudaStream_t stream, const Arguments&... arguments) {
-  if (blocks > INT32_MAX) return cudaErrorInvalidConfiguration;
+  if (std::max({grid.x, grid.y, grid.z}) > INT32_MAX) return cudaErrorInvalidConfiguration;
   cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(static_cast<unsigned>(blocks));
+  config.gridDim = dim3(static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y),
+                        static_cast<unsigned>(grid.z));
   config.blockDim = dim3(static_cast<unsigned>(threads));
   config.stream = stream;
   return cudaLaunchKernelEx(&config, kernel, arguments...);
 }
 
 template <class T>
-cudaError_t see(const Shape& s, const T* mask_logits, uint8_t* seen, cudaStream_t stream) {
-  const int64_t bytes = row_bytes(s);
-  const int threads =
-      static_cast<int>(std::min<int64_t>(kSeeThreads, divide_up(bytes, kWarp) * kWarp));
+cudaError_t see(const Job& job, const T* mask_logits, uint8_t* seen, cudaStream_t stream) {
+  const Shape& s = job.shape;
+  const int64_t threads =
+      std::min<int64_t>(kSeeThreads, divide_up(job.row_bytes, kWarp) * kWarp);
   const auto kernel = s.positions % kSeeKeys == 0 ? see_kernel<T, true> : see_kernel<T, false>;
-  return launch(kernel, s.batch * s.queries, threads, stream, mask_logits, seen, s.positions,
-                static_cast<int32_t>(bytes));
+  return launch(kernel, {s.batch * s.queries, 1, 1}, threads, stream, mask_logits, seen,
+                s.positions, job.row_bytes);
 }
 
 template <class T>
-cudaError_t attend_plain(const Job& job, const T* q, const T* k, const T* v,
-                         cudaStream_t stream) {
-  const Shape& s = job.shape;
-  const int64_t blocks = divide_up(s.batch * s.queries, kPlainWarps) * s.heads * job.parts;
-  return launch(attend_plain_kernel<T>, blocks, kPlainWarps * kWarp, stream, job, q, k, v);
-}
-
-cudaError_t attend(const Job& job, const float* q, const float* k, const float* v,
-                   cudaStream_t stream) {
-  return attend_plain(job, q, k, v, stream);
+bool fits_tensor_cores(const Job& job) {
+  if (job.depth != kMmaDepth) return false;
+  if constexpr (std::is_same_v<T, __half>) return true;
+  // Turing's tensor cores have no bfloat16.
+  int device = 0;
+  int major = 0;
+  return cudaGetDevice(&device) == cudaSuccess &&
+         cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) ==
+             cudaSuccess &&
+         major >= 8;
 }
 
 template <class T>
 cudaError_t attend(const Job& job, const T* q, const T* k, const T* v, cudaStream_t stream) {
   const Shape& s = job.shape;
-  if (s.depth() != kMmaDepth) return attend_plain(job, q, k, v, stream);
-  // As few warps as the queries of the last block allow: 100 queries are 7 warps, not 8.
-  const int64_t blocks = divide_up(s.queries, kBlockRows);
-  const int64_t warps = divide_up(divide_up(s.queries, blocks), kMmaRows);
-  return launch(attend_mma_kernel<T>, groups(s) * job.parts, static_cast<int>(warps) * kWarp,
+  if constexpr (!std::is_same_v<T, float>) {
+    if (fits_tensor_cores<T>(job)) {
+      // As few warps as the queries allow: 100 of them are 7 warps, not 8.
+      const int64_t blocks = divide_up(s.queries, kBlockRows);
+      const int64_t warps = divide_up(divide_up(s.queries, blocks), kMmaRows);
+      return launch(attend_mma_kernel<T>, {job.parts, s.heads, s.batch * blocks}, warps * kWarp,
+                    stream, job, q, k, v);
+    }
+  }
+  const int64_t blocks = divide_up(s.batch * s.queries, kPlainWarps);
+  return launch(attend_plain_kernel<T>, {job.parts, s.heads, blocks}, kPlainWarps * kWarp,
                 stream, job, q, k, v);
 }
 
 template <class T>
-cudaError_t forward_as(Job job, const void* q, const void* k, const void* v,
+cudaError_t forward_as(const Job& job, const void* q, const void* k, const void* v,
                        const void* mask_logits, void* output, uint8_t* seen,
                        cudaStream_t stream) {
   const Shape& s = job.shape;
-  cudaError_t error = see(s, static_cast<const T*>(mask_logits), seen, stream);
+  cudaError_t error = see(job, static_cast<const T*>(mask_logits), seen, stream);
   if (error != cudaSuccess) return error;
   error = attend(job, static_cast<const T*>(q), static_cast<const T*>(k),
                  static_cast<const T*>(v), stream);
   if (error != cudaSuccess) return error;
   const int64_t blocks = divide_up(s.batch * s.queries * s.heads, kCombineThreads / kWarp);
-  return launch(combine_kernel<T>, blocks, kCombineThreads, stream, job,
+  return launch(combine_kernel<T>, {blocks, 1, 1}, kCombineThreads, stream, job,
                 static_cast<T*>(output));
 }
 
@@ -129,8 +142,13 @@ cudaError_t forward_cuda(const Shape& shape, Storage storage, const void* q, con
     return cudaMemsetAsync(output, 0, static_cast<size_t>(rows * shape.channels) * width,
                            stream);
   }
+  // The kernels count positions and channels in 32 bits.
+  constexpr int64_t kMost = INT32_MAX - 2 * kTileKeys;
+  if (shape.positions > kMost || shape.channels > kMost) return cudaErrorInvalidValue;
   Job job = {};
   job.shape = shape;
+  job.depth = static_cast<int32_t>(shape.depth());
+  job.exponent_scale = kLog2e / std::sqrt(static_cast<float>(job.depth));
   job.row_bytes = static_cast<int32_t>(row_bytes(shape));
   cut(shape, tactic, &job);
   auto* seen = static_cast<uint8_t*>(workspace);

@@ -20,7 +20,6 @@ constexpr int kWarp = 32;
 constexpr int kTileKeys = 64;    // keys of a tile: one word of mask bits
 constexpr int kPartTiles = 16;   // most tiles of one part
 constexpr int kBlockRows = 128;  // most queries of one block
-constexpr float kLog2e = 1.4426950408889634f;
 
 // One call, as the kernels see it.
 struct Job {
@@ -29,15 +28,14 @@ struct Job {
   int32_t row_bytes;    // a multiple of 16
   int32_t part_tiles;   // tiles of a part, even
   int32_t parts;
+  int32_t depth;  // D
+  // Exponents are to the base 2: exp(x / sqrt(D)) = 2^(x * exponent_scale).
+  float exponent_scale;
   float2* statistics;  // [N, Q, M, parts]: largest score (q . k), sum of exp(score - largest)
   float* blend;        // [N, Q, M, parts, D]; only written where that sum is not 0
 
   M2F_HD_METHOD int64_t slot(int64_t n, int64_t q, int32_t m, int32_t part) const {
     return ((n * shape.queries + q) * shape.heads + m) * parts + part;
-  }
-  // Exponents are to the base 2: exp(x / sqrt(D)) = 2^(x * exponent_scale()).
-  M2F_HD_METHOD float exponent_scale() const {
-    return kLog2e / sqrtf(static_cast<float>(shape.depth()));
   }
 };
 
@@ -130,27 +128,32 @@ __global__ void __launch_bounds__(kCombineThreads)
   const int64_t row = (int64_t{blockIdx.x} * kCombineThreads + threadIdx.x) / kWarp;
   if (row >= s.batch * s.queries * s.heads) return;  // whole warps leave together
   const float2* statistics = job.statistics + row * job.parts;
-  const float scale = job.exponent_scale();
-
+  const float scale = job.exponent_scale;
   float best = -INFINITY;
   for (int p = lane; p < job.parts; p += kWarp) best = fmaxf(best, statistics[p].x);
   const float shift = softmax_shift(warp_largest(best)) * scale;
-  float weight = 0.0f;
-  for (int p = lane; p < job.parts; p += kWarp) {
-    weight += statistics[p].y * ptx::exp2(statistics[p].x * scale - shift);
-  }
-  weight = warp_sum(weight);
 
-  const int64_t depth = s.depth();
-  const float* blend = job.blend + row * job.parts * depth;
-  for (int64_t d = lane; d < depth; d += kWarp) {
+  const int32_t depth = job.depth;
+  for (int32_t first = 0; first < depth; first += kWarp) {
+    const bool exists = first + lane < depth;
+    const float* blend = job.blend + row * job.parts * depth + (exists ? first + lane : 0);
+    float weight = 0.0f;
     float sum = 0.0f;
-    for (int p = 0; p < job.parts; ++p) {
-      const float2 part = statistics[p];
-      if (part.y == 0.0f) continue;  // it saw nothing, and wrote nothing
-      sum += blend[p * depth + d] * ptx::exp2(part.x * scale - shift);
+    for (int p = 0; p < job.parts; p += kWarp) {  // a lane knows one part's factor
+      const float2 part = p + lane < job.parts ? statistics[p + lane] : float2{0.0f, 0.0f};
+      const float factor = ptx::exp2(part.x * scale - shift);
+      if (part.y != 0.0f) weight += part.y * factor;
+      // A part that saw nothing wrote nothing.
+      const unsigned wrote = __ballot_sync(0xFFFFFFFFu, part.y != 0.0f);
+      const int count = min(kWarp, job.parts - p);
+#pragma unroll 4
+      for (int i = 0; i < count; ++i, blend += depth) {
+        const float of_part = __shfl_sync(0xFFFFFFFFu, factor, i);
+        if (wrote >> i & 1u) sum += *blend * of_part;
+      }
     }
-    round_to(sum / weight, output + row * depth + d);
+    weight = warp_sum(weight);
+    if (exists) round_to(sum / weight, output + row * depth + first + lane);
   }
 }
 

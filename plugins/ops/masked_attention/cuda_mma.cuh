@@ -55,15 +55,14 @@ struct MmaTask {
   int32_t first_tile;
   int32_t tiles;
 
+  // The grid is [parts, M, N * blocks of queries].
   __device__ __forceinline__ explicit MmaTask(const Job& job) {
     const int32_t rows = blockDim.x / kWarp * kMmaRows;
-    const int32_t groups = static_cast<int32_t>((job.shape.queries + rows - 1) / rows);
-    part = blockIdx.x % job.parts;
-    const int32_t rest = blockIdx.x / job.parts;
-    m = rest % job.shape.heads;
-    const int32_t group = rest / job.shape.heads;
-    n = group / groups;
-    first_query = int64_t{group % groups} * rows;
+    const int32_t blocks = (static_cast<int32_t>(job.shape.queries) + rows - 1) / rows;
+    part = blockIdx.x;
+    m = blockIdx.y;
+    n = blockIdx.z / blocks;
+    first_query = int64_t{blockIdx.z % blocks} * rows;
     first_tile = part * job.part_tiles;
     const int32_t left = job.row_bytes / static_cast<int32_t>(sizeof(uint2)) - first_tile;
     tiles = min(left, job.part_tiles);
@@ -100,25 +99,42 @@ __device__ __forceinline__ uint32_t load_seen(const Job& job, const MmaTask& tas
   return live;
 }
 
-// The block starts to copy one tile of k and v; keys past the last are zero.
+// Where a thread's piece of every tile comes from and goes to: of each `step` rows one, from
+// `row` on. Pieces are 16 bytes of k and as many of v.
 template <class T>
-__device__ __forceinline__ void load_tile(const Job& job, const MmaTask& task, const T* k,
-                                          const T* v, int tile, int stage,
-                                          MmaShared<T>& shared) {
-  const int64_t first_key = int64_t{task.first_tile + tile} * kTileKeys;
-  for (int i = threadIdx.x; i < kTileKeys * kRowPieces; i += blockDim.x) {
-    const int row = i / kRowPieces;
-    const int column = i % kRowPieces * 8;
-    const bool exists = first_key + row < job.shape.positions;
-    const int64_t key = exists ? first_key + row : 0;
-    const int64_t from =
-        (task.n * job.shape.positions + key) * job.shape.channels + task.m * kMmaDepth + column;
-    const int bytes = exists ? 16 : 0;
-    ptx::cp_async<16>(&shared.keys[stage][row][column], k + from, bytes);
-    ptx::cp_async<16>(&shared.values[stage][row][column], v + from, bytes);
+struct MmaLoader {
+  const T* k;  // of key 0
+  const T* v;
+  int32_t channels;
+  int32_t positions;
+  int32_t row;
+  int32_t column;
+  int32_t step;
+
+  __device__ __forceinline__ MmaLoader(const Job& job, const MmaTask& task, const T* all_k,
+                                       const T* all_v) {
+    row = threadIdx.x / kRowPieces;
+    column = threadIdx.x % kRowPieces * 8;
+    step = blockDim.x / kRowPieces;
+    channels = static_cast<int32_t>(job.shape.channels);
+    positions = static_cast<int32_t>(job.shape.positions);
+    const int64_t from = task.n * job.shape.positions * channels + task.m * kMmaDepth + column;
+    k = all_k + from;
+    v = all_v + from;
   }
-  ptx::cp_async_commit();
-}
+
+  // Starts to copy the tile that begins at `key`; keys past the last are zero.
+  __device__ __forceinline__ void load(int32_t key, int stage, MmaShared<T>& shared) const {
+    for (int32_t i = row; i < kTileKeys; i += step) {
+      const bool exists = key + i < positions;
+      const int64_t from = int64_t{exists ? key + i : 0} * channels;
+      const int bytes = exists ? 16 : 0;
+      ptx::cp_async<16>(&shared.keys[stage][i][column], k + from, bytes);
+      ptx::cp_async<16>(&shared.values[stage][i][column], v + from, bytes);
+    }
+    ptx::cp_async_commit();
+  }
+};
 
 // A warp's 16 queries as the first operand of mma: [two halves of D] of (row, row + 8) x (8
 // channels, 8 more).
@@ -282,14 +298,16 @@ __global__ void __launch_bounds__(kMmaWarps* kWarp, 2)
   for (unsigned w = 0; w < blockDim.x / kWarp; ++w) pending |= shared.live[w];
 
   Rows rows;
-  const float scale = job.exponent_scale();
-  if (pending != 0) load_tile(job, task, k, v, __ffs(pending) - 1, 0, shared);
+  const float scale = job.exponent_scale;
+  const MmaLoader<T> loader(job, task, k, v);
+  const auto first_key = [&] { return (task.first_tile + __ffs(pending) - 1) * kTileKeys; };
+  if (pending != 0) loader.load(first_key(), 0, shared);
   for (int stage = 0; pending != 0; stage ^= 1) {
     const int tile = __ffs(pending) - 1;
     pending &= pending - 1;
     ptx::cp_async_wait<0>();
     __syncthreads();  // this tile is there, and nobody reads the other stage any more
-    if (pending != 0) load_tile(job, task, k, v, __ffs(pending) - 1, stage ^ 1, shared);
+    if (pending != 0) loader.load(first_key(), stage ^ 1, shared);
     if (live >> tile & 1u) attend_tile(queries, tile, stage, scale, shared, rows);
   }
   store_rows(job, task, rows);

@@ -28,9 +28,9 @@ __device__ __forceinline__ float2 attend_part(const Job& job, const T* q, const 
                                               int64_t end, int64_t first,
                                               float (&blend)[kPlainChunks]) {
   const int lane = threadIdx.x % kWarp;
-  const int64_t depth = job.shape.depth();
+  const int64_t depth = job.depth;
   const int64_t channels = job.shape.channels;
-  const float scale = job.exponent_scale();
+  const float scale = job.exponent_scale;
   float best = -INFINITY;
   float weight = 0.0f;
   for (int64_t key = begin; key < end; key += kWarp) {
@@ -66,13 +66,12 @@ __global__ void __launch_bounds__(kPlainWarps* kWarp)
                         const T* __restrict__ k, const T* __restrict__ v) {
   const Shape& s = job.shape;
   const int lane = threadIdx.x % kWarp;
-  const int32_t part = blockIdx.x % job.parts;
-  const int32_t m = blockIdx.x / job.parts % s.heads;
-  const int64_t row =  // (n, q)
-      int64_t{blockIdx.x / job.parts / s.heads} * kPlainWarps + threadIdx.x / kWarp;
+  const int32_t part = blockIdx.x;  // the grid is [parts, M, blocks of (n, q)]
+  const int32_t m = blockIdx.y;
+  const int64_t row = int64_t{blockIdx.z} * kPlainWarps + threadIdx.x / kWarp;
   if (row >= s.batch * s.queries) return;  // whole warps leave together
   const int64_t n = row / s.queries;
-  const int64_t depth = s.depth();
+  const int64_t depth = job.depth;
   const int64_t column = m * depth;
   const int64_t image = n * s.positions * s.channels + column;
   const auto* seen = reinterpret_cast<const uint32_t*>(job.seen + row * job.row_bytes);
