@@ -34,15 +34,16 @@ __global__ void product(const uint32_t* a, const uint32_t* b, float* d) {
 }
 
 // Four 8 x 8 matrices of 16-bit numbers, rows of 16 bytes one after the other; out [2, 32, 4].
-__global__ void matrices(const uint4* rows, uint32_t* out) {
-  __shared__ uint4 s[32];
+// In shared memory, rows are `stride` times 16 bytes apart.
+__global__ void matrices(const uint4* rows, uint32_t* out, int stride) {
+  uint4* s = m2f::ptx::dynamic_shared<uint4>();
   const int lane = static_cast<int>(threadIdx.x);
-  s[lane] = rows[lane];
+  s[lane * stride] = rows[lane];
   __syncwarp();
   uint32_t plain[4];
   uint32_t transposed[4];
-  m2f::ptx::ldmatrix(plain, &s[lane]);
-  m2f::ptx::ldmatrix_transposed(transposed, &s[lane]);
+  m2f::ptx::ldmatrix(plain, &s[lane * stride]);
+  m2f::ptx::ldmatrix_transposed(transposed, &s[lane * stride]);
   for (int i = 0; i < 4; ++i) {
     out[4 * lane + i] = plain[i];
     out[4 * (32 + lane) + i] = transposed[i];
@@ -78,6 +79,7 @@ int launch(void (*kernel)(Parameters...), unsigned blocks, unsigned threads,
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(blocks);
   config.blockDim = dim3(threads);
+  config.dynamicSmemBytes = 32 * 8 * sizeof(uint4);
   return cudaLaunchKernelEx(&config, kernel, arguments...);
 }
 
@@ -105,8 +107,8 @@ int bfloat16_product(const uint32_t* a, const uint32_t* b, float* d) {
   return launch(&product<__nv_bfloat16>, 1, 32, a, b, d);
 }
 
-int load_matrices(const uint4* rows, uint32_t* out) {
-  return launch(&matrices, 1, 32, rows, out);
+int load_matrices(const uint4* rows, uint32_t* out, int stride) {
+  return launch(&matrices, 1, 32, rows, out, stride);
 }
 
 int warp_collectives(int* out) { return launch(&collectives, 1, 32, out); }

@@ -58,6 +58,12 @@ class Emulated:
         assert status == 0 or found, f"{name} returned CUDA error {status}"
         return found
 
+    def take_conflicts(self):
+        """How often rows of an ldmatrix met in one bank since the last time."""
+        take = self.library.cuda_on_cpu_take_conflicts
+        take.restype = ctypes.c_uint64
+        return take()
+
     def leave_out(self, file, line):
         """Leaves out the barrier or wait at one line of the source; line 0 puts it back."""
         self.library.cuda_on_cpu_leave_out(str(file).encode(), line)

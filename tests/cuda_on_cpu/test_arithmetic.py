@@ -115,10 +115,13 @@ def test_small_integers_multiply_exactly(library):
     assert (d == fragments_d(a.astype(float) @ b.astype(float))).all()
 
 
-def test_matrices_are_loaded_as_they_are_and_transposed(library):
+@pytest.mark.parametrize(("stride", "conflicts"), [(1, 0), (2, 1), (4, 3), (5, 0), (8, 7)])
+def test_matrices_are_loaded_as_they_are_and_transposed(stride, conflicts, library):
     rows = np.arange(4 * 8 * 8, dtype=np.uint16)
     out = output((2, 32, 4), np.uint32)
-    assert library.call("load_matrices", rows, out) == ""
+    library.take_conflicts()
+    assert library.call("load_matrices", rows, out, stride) == ""
+    assert library.take_conflicts() == 2 * 4 * conflicts  # two loads of four matrices
     pairs = out.view(np.ndarray).view(np.uint16).reshape(2, 32, 4, 2)
     matrices = rows.reshape(4, 8, 8)
     for lane in range(32):

@@ -195,3 +195,10 @@ def test_every_barrier_and_wait_is_needed(line, checked):
         assert error > bound
     finally:
         checked.leave_out("", 0)
+
+
+@pytest.mark.parametrize("storage", ["float16", "bfloat16"])
+def test_matrices_come_from_shared_memory_without_bank_conflicts(storage, plain):
+    plain.take_conflicts()
+    Case((1, 33, 300, 1, 32), "nothing_hidden", storage).run(plain, tactic=1)
+    assert plain.take_conflicts() == 0

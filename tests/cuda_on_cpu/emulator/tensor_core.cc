@@ -1,5 +1,7 @@
+#include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <utility>
 
 #include "emulator/block.h"
 #include "emulator/findings.h"
@@ -19,11 +21,33 @@ struct MatrixRow {
   bool transposed;
 };
 
+// Memory has 8 times 16 bytes of banks: rows of a matrix that share one and differ wait.
+uint64_t conflicts = 0;
+
+uint64_t conflicts_of(const void* const (&rows)[8]) {
+  int most = 1;
+  for (int i = 0; i < 8; ++i) {
+    int in_bank = 1;
+    for (int j = 0; j < i; ++j) {
+      const auto a = reinterpret_cast<uintptr_t>(rows[i]);
+      const auto b = reinterpret_cast<uintptr_t>(rows[j]);
+      if (a != b && a / kRowBytes % 8 == b / kRowBytes % 8) ++in_bank;
+    }
+    most = std::max(most, in_bank);
+  }
+  return static_cast<uint64_t>(most - 1);
+}
+
 // Lane l gets the elements (l / 4, 2 (l % 4)) and the next of each matrix, or of its transpose.
 void load_matrices(Warp& warp, unsigned present) {
   if (present != kAllLanes) report("ldmatrix by the lanes %08x only", present);
   const int count = warp.lane(0).input<MatrixRow>().count;
   const bool transposed = warp.lane(0).input<MatrixRow>().transposed;
+  for (int matrix = 0; matrix < count; ++matrix) {
+    const void* rows[8];
+    for (int i = 0; i < 8; ++i) rows[i] = warp.lane(8 * matrix + i).input<MatrixRow>().row;
+    conflicts += conflicts_of(rows);
+  }
   for (int l = 0; l < kWarpSize; ++l) {
     for (int matrix = 0; matrix < count; ++matrix) {
       uint16_t pair[2];
@@ -129,6 +153,11 @@ void async_commit() { current().copies.commit(); }
 
 void async_wait(int pending, const void* code, const char* file, int line) {
   if (!left_out(file, line)) current().copies.wait(pending, code);
+}
+
+// How often rows of a matrix have waited for each other, since the last call.
+extern "C" __attribute__((visibility("default"))) uint64_t cuda_on_cpu_take_conflicts() {
+  return std::exchange(conflicts, 0);
 }
 
 }  // namespace cuda_on_cpu
