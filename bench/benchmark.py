@@ -32,7 +32,6 @@ from m2f.bench.stages import stages
 from m2f.bundle import Bundle
 from m2f.errors import CheckFailed, UsageError
 from m2f.models.checkpoint import Checkpoint
-from m2f.runtime.backend_ort import OrtBackend
 from m2f.runtime.images import decode, find_images
 from m2f.runtime.preprocess import prepare
 
@@ -52,6 +51,8 @@ class Options:
         size: Height and width of what networks are given, pixels. Unless given: a bundle's
             only size, or the one it gives the first image, or 512x512.
         threads: Cores to use; all unless given.
+        backend: What runs bundles: a name of `m2f.runtime.backends.BACKENDS`.
+        device: What they run on; the CPU unless given.
         runs: How often each is timed.
         peers: Keys of `m2f.bench.peers.PEERS`.
         steps: Also time an export without native kernels, and without the exact rewrites.
@@ -61,6 +62,8 @@ class Options:
 
     size: tuple[int, int] | None = None
     threads: int | None = None
+    backend: str | None = None
+    device: str | None = None
     runs: int = 10
     peers: tuple[str, ...] = ()
     steps: bool = False
@@ -109,13 +112,14 @@ def bench(
     race = Race(image)
     with ExitStack() as stack:
         if source is None:
-            _admit_proved(race, opened, threads, stack, progress)
+            _admit_proved(race, opened, options, stack, progress)
         else:
             _admit_compared(race, opened, source, options, stack, progress)
         turns = race.run(
             options.runs, lambda turn, of: progress(f"timing, turn {turn} of {of}")
         )
         progress("timing parts and stages")
+        measured = measured.best_with(machine.measure(threads))
         networks = [_with_parts(*one, image, measured, options) for one in turns]
         sessions = [entry for entry, _ in turns if entry.session is not None]
         has_stages = bool(files or bundles)
@@ -144,6 +148,8 @@ def _check_request(
             "peers need the model's weights, which a bundle does not hold as they do; add "
             "--checkpoint or --preset"
         )
+    if (options.backend or options.device) and not bundles:
+        raise UsageError("--backend and --device say what runs a bundle; name one")
     if options.steps and bundles:
         raise UsageError(
             "steps are exported from weights; name no bundle, only --checkpoint or --preset"
@@ -187,10 +193,15 @@ def _network_image(
 
 
 def _admit_proved(
-    race: Race, bundles: Sequence[Bundle], threads: int, stack: ExitStack, progress: Progress
+    race: Race,
+    bundles: Sequence[Bundle],
+    options: Options,
+    stack: ExitStack,
+    progress: Progress,
 ) -> None:
     """Bundles without their checkpoint: compared with PyTorch when they were exported."""
-    for entry in bundle_entries(bundles, threads=threads, stack=stack):
+    threads = options.threads or 1
+    for entry in _opened(bundles, options, stack):
         progress(f"checking {entry.name}")
         assert entry.bundle is not None
         if entry.bundle.manifest.parity is None:
@@ -223,7 +234,7 @@ def _admit_compared(
             entry, lambda got: checked(got, right, against="PyTorch", precision=precision)
         )
 
-    ours = bundle_entries(bundles, threads=threads, stack=stack) or exported_entries(
+    ours = _opened(bundles, options, stack) or exported_entries(
         source, size, threads=threads, steps=options.steps, stack=stack
     )
     for entry in (*ours, reference):
@@ -242,14 +253,24 @@ def _admit_compared(
         admit(Entry("peer", opened))
 
 
+def _opened(bundles: Sequence[Bundle], options: Options, stack: ExitStack) -> list[Entry]:
+    return bundle_entries(
+        bundles,
+        threads=options.threads or 1,
+        stack=stack,
+        backend=options.backend,
+        device=options.device,
+    )
+
+
 def _with_parts(
     entry: Entry, timed: Timed, image: Array, measured: Machine, options: Options
 ) -> Timed:
     """Adds where the time goes, for what runs in ONNX Runtime on the CPU."""
-    runs_there = entry.session is not None and isinstance(entry.session.backend, OrtBackend)
+    runs_there = options.backend in (None, "onnxruntime") and options.device in (None, "cpu")
     if entry.bundle is None or not options.parts or not runs_there:
         return timed
-    cells = profiling.times_of_nodes(
+    nodes = profiling.times_of_nodes(
         entry.bundle.model_path,
         {"image": image},
         threads=measured.threads,
@@ -257,7 +278,7 @@ def _with_parts(
         library=entry.native,
     )
     costs = cost_of_bundle(entry.bundle, options.size)
-    found = profiling.profile(cells, costs, measured, timed.precision)
+    found = profiling.profile(nodes, costs, measured, timed.precision)
     return dataclasses.replace(timed, parts=found)
 
 

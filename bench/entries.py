@@ -88,9 +88,28 @@ def _untrained(name: str) -> Checkpoint:
     )
 
 
-def bundle_entries(bundles: Sequence[Bundle], *, threads: int, stack: ExitStack) -> list[Entry]:
-    """Sessions of bundles; ``stack`` closes them."""
-    return [_opened(bundle, bundle.path.name, threads, stack) for bundle in bundles]
+def bundle_entries(
+    bundles: Sequence[Bundle],
+    *,
+    threads: int,
+    stack: ExitStack,
+    backend: str | None = None,
+    device: str | None = None,
+) -> list[Entry]:
+    """Sessions of bundles.
+
+    Args:
+        bundles: All of one model.
+        threads: Cores to use.
+        stack: Closes them.
+        backend: See `m2f.runtime.session.load`, as of ``device``.
+        device: What the networks run on.
+    """
+    found = []
+    for bundle in bundles:
+        session = load(bundle, threads=threads, verify=False, backend=backend, device=device)
+        found.append(_entry(bundle, stack.enter_context(session), bundle.path.name))
+    return found
 
 
 def exported_entries(
@@ -121,7 +140,8 @@ def exported_entries(
     entries = []
     for number, (name, options) in enumerate(variants.items()):
         bundle = export(checkpoint, folder / f"{number}.m2f", options=options)
-        entries.append(_opened(bundle, name, threads, stack))
+        session = stack.enter_context(load(bundle, threads=threads, verify=False))
+        entries.append(_entry(bundle, session, name))
     return entries
 
 
@@ -159,14 +179,13 @@ def proof_at_export(entry: Entry, image: Array, *, threads: int) -> Judge:
     return judge
 
 
-def _opened(bundle: Bundle, name: str, threads: int, stack: ExitStack) -> Entry:
+def _entry(bundle: Bundle, session: Session, name: str) -> Entry:
     manifest = bundle.manifest
-    if manifest.profile.batch.min > 1:
+    if session.profile.batch.min > 1:
         raise UsageError(
-            f"{bundle.path}: takes at least {manifest.profile.batch.min} images at once, and "
+            f"{bundle.path}: takes at least {session.profile.batch.min} images at once, and "
             "one is timed; export it with --batch 1"
         )
-    session = stack.enter_context(load(bundle, threads=threads, verify=False))
     contestant = Backed(session.backend, name, manifest.precision)
     native = library.find() if manifest.form == "plugin" else None
     return Entry("bundle", contestant, bundle, session, native)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import os
 import platform
@@ -62,6 +63,18 @@ class Machine:
         """The peak of a precision; FP32's where there is none of its own."""
         known = {peak.precision: peak.gflops for peak in self.peaks}
         return known.get(precision, known.get("fp32"))
+
+    def best_with(self, other: Machine) -> Machine:
+        """The higher peaks of two measurements: the lower one was disturbed."""
+        peaks = (*self.peaks, *other.peaks)
+        best = {peak.precision: peak for peak in sorted(peaks, key=lambda peak: peak.gflops)}
+        return dataclasses.replace(
+            self,
+            peaks=tuple(
+                best[precision] for precision in dict.fromkeys(p.precision for p in peaks)
+            ),
+            bandwidth=max(self.bandwidth, other.bandwidth),
+        )
 
 
 def measure(threads: int) -> Machine:

@@ -9,18 +9,41 @@ from __future__ import annotations
 import json
 import statistics
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from m2f.bench.checks import Array
 from m2f.bench.cost import Cost, CostReport
 from m2f.bench.machine import Machine
-from m2f.bench.parts import KINDS, PARTS, Kind, kind_of, parts_of
+from m2f.bench.parts import INPUT, KINDS, PARTS, kind_of, parts_of
 from m2f.errors import BundleError
 
 WARM_UP = 1
-Cells = Mapping[tuple[str, Kind], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One node of the graph that ONNX Runtime made of a file.
+
+    Attributes:
+        op: Its type, as ONNX Runtime calls it.
+        part: Of the network.
+        ms: Median of the runs.
+    """
+
+    op: str
+    part: str
+    ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """All nodes of one type."""
+
+    name: str
+    nodes: int
+    ms: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,18 +73,25 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """One network, twice: by part and by kind of work."""
+    """One network, three times: by part, by kind of work, and by op.
+
+    Attributes:
+        ops: The slowest first.
+    """
 
     parts: tuple[Row, ...]
     kinds: tuple[Row, ...]
+    ops: tuple[Op, ...]
     total: Row
 
 
-def profile(cells: Cells, costs: CostReport, machine: Machine, precision: str) -> Profile:
+def profile(
+    nodes: Sequence[Node], costs: CostReport, machine: Machine, precision: str
+) -> Profile:
     """Puts times, costs and peaks together.
 
     Args:
-        cells: Milliseconds by part and kind.
+        nodes: All that were timed.
         costs: The same file's, at the same size.
         machine: Its peaks.
         precision: Whose peak products are measured by.
@@ -79,18 +109,21 @@ def profile(cells: Cells, costs: CostReport, machine: Machine, precision: str) -
             bandwidth=cost.bytes / 1e9 / seconds / machine.bandwidth,
         )
 
-    parts = {p: sum(ms for (part, _), ms in cells.items() if part == p) for p in PARTS}
-    kinds = {k: sum(ms for (_, kind), ms in cells.items() if kind == k) for k in KINDS}
+    parts = {p: sum(n.ms for n in nodes if n.part == p) for p in PARTS}
+    kinds = {k: sum(n.ms for n in nodes if kind_of(n.op) == k) for k in KINDS}
+    ops = {name: [n.ms for n in nodes if n.op == name] for name in {n.op for n in nodes}}
+    by_time = sorted(ops.items(), key=lambda item: -sum(item[1]))
     return Profile(
         parts=tuple(row(p, ms, costs.part(p)) for p, ms in parts.items() if ms),
         kinds=tuple(row(k, ms, costs.kind(k)) for k, ms in kinds.items() if ms),
-        total=row("all", sum(cells.values()), costs.total),
+        ops=tuple(Op(name, len(times), sum(times)) for name, times in by_time),
+        total=row("all", sum(n.ms for n in nodes), costs.total),
     )
 
 
 def times_of_nodes(
     model: Path, feeds: Mapping[str, Array], *, threads: int, runs: int, library: Path | None
-) -> Cells:
+) -> list[Node]:
     """Times every node in ONNX Runtime on the CPU.
 
     Args:
@@ -101,7 +134,7 @@ def times_of_nodes(
         library: Of the custom ops' native kernels.
 
     Returns:
-        Milliseconds by part and kind of work: of each node the median.
+        Every node that ran.
     """
     import onnx
     import onnxruntime as ort  # type: ignore[import-untyped]
@@ -134,8 +167,7 @@ def times_of_nodes(
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
             key = (event["name"].removesuffix("_kernel_time"), event["args"]["op_name"])
             taken.setdefault(key, []).append(event["dur"] / 1e3)
-    cells: dict[tuple[str, Kind], float] = {}
-    for (node, op), times in taken.items():
-        cell = (part_of.get(node, PARTS[0]), kind_of(op))
-        cells[cell] = cells.get(cell, 0.0) + statistics.median(times[WARM_UP:])
-    return cells
+    return [
+        Node(op, part_of.get(node, INPUT), statistics.median(times[WARM_UP:]))
+        for (node, op), times in taken.items()
+    ]

@@ -133,6 +133,7 @@ def _timed(one: Timed) -> dict[str, Any]:
     }
     if one.parts is not None:
         found["parts"] = {row.name: _row(row) for row in one.parts.parts}
+        found["ops"] = json_from_config(one.parts.ops)
         found["kinds"] = {row.name: _row(row) for row in one.parts.kinds}
         found["all"] = _row(one.parts.total)
     return found

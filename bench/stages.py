@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from m2f.bench.timing import Times, timed
 from m2f.runtime.images import Pixels, decode
-from m2f.runtime.preprocess import prepare
+from m2f.runtime.preprocess import Prepared, assemble, prepare
 from m2f.runtime.session import Session
 
 STAGES = ("decode", "pre", "network", "post")
-"""decode: file to pixels; pre: resizing; network: with the padding of its input; post: logits
-to segments at the image's size."""
+"""decode: file to pixels; pre: pixels to the network's input; network: to logits; post: to
+segments at the image's size."""
 
 
 def stages(
@@ -43,12 +46,17 @@ def stages(
 def _once(session: Session, image: Path | Pixels) -> tuple[float, float, float, float]:
     """Milliseconds of each stage."""
     decoding, pixels = timed(lambda: decode(image))
-    preparing, prepared = timed(
-        lambda: prepare(pixels, session.metadata.preprocess, session.profile)
-    )
-    running, (classes, masks) = timed(lambda: session.logits([prepared]))
+    preparing, (prepared, batch, size) = timed(lambda: _input(session, pixels))
+    running, (classes, masks) = timed(lambda: session.backend.run(batch, size))
     answering, _ = timed(lambda: session.segments(classes[0], masks[0], prepared))
     return decoding, preparing, running, answering
+
+
+def _input(session: Session, pixels: Pixels) -> tuple[Prepared, Pixels, NDArray[np.int64]]:
+    """One image at the network's resolution, as a batch, and the size of its valid part."""
+    prepared = prepare(pixels, session.metadata.preprocess, session.profile)
+    batch, size = assemble([prepared], session.profile, threads=session.threads)
+    return prepared, batch, size
 
 
 def _with_sum(times: dict[str, list[float]]) -> dict[str, Times]:

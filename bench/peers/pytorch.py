@@ -36,6 +36,7 @@ class PyTorch:
         torch.set_num_threads(threads)
         self.name, self.precision = name, precision
         self._preprocess = checkpoint.metadata.preprocess
+        self._is_compiled = is_compiled
         self._model: Any = model_from_checkpoint(checkpoint)
         if is_compiled:
             self._model = torch.compile(self._model, dynamic=False)
@@ -50,8 +51,9 @@ class PyTorch:
                 pair = (out.class_queries_logits, out.masks_queries_logits)
                 return pair[0].float().numpy(), pair[1].float().numpy()
 
-        with quietly():
-            run()
+        if self._is_compiled:
+            with quietly():
+                run()
         return run
 
     def close(self) -> None:

@@ -6,8 +6,8 @@ import pytest
 from m2f.bench import machine
 from m2f.bench.cost import Cost, CostReport, cost_of_file
 from m2f.bench.machine import Machine, Peak
-from m2f.bench.parts import PARTS
-from m2f.bench.profiling import profile, times_of_nodes
+from m2f.bench.parts import PARTS, kind_of
+from m2f.bench.profiling import Node, Op, profile, times_of_nodes
 from m2f.bundle import MODEL
 from m2f.export.exporter import Options
 from m2f.plugins import library
@@ -29,19 +29,20 @@ def test_parts_of_what_a_runtime_made_of_a_file(name, native, tmp_path):
         pytest.skip(library.HINT)
     side = exported(small(name), tmp_path, Options(size=(64, 96)))
     image = {"image": np.zeros((1, 64, 96, 3), np.uint8)}
-    cells = times_of_nodes(
+    nodes = times_of_nodes(
         side.path, image, threads=1, runs=1, library=library.find() if native else None
     )
     costs = cost_of_file(tmp_path / MODEL, (1, 64, 96))
     # Whatever has products in the file takes time where the file has them.
     busy = {cell for cell, cost in costs.cells.items() if cost.macs}
     if native:
-        assert busy <= set(cells)
+        assert busy <= {(node.part, kind_of(node.op)) for node in nodes}
     else:
-        assert {part for part, _ in busy} <= {part for part, _ in cells}
-    found = profile(cells, costs, HALF, "fp32")
+        assert {part for part, _ in busy} <= {node.part for node in nodes}
+    found = profile(nodes, costs, HALF, "fp32")
     assert [row.name for row in found.parts] == [p for p in PARTS if p in costs.parts]
-    for rows in (found.parts, found.kinds):
+    assert sum(op.nodes for op in found.ops) == len(nodes)
+    for rows in (found.parts, found.kinds, found.ops):
         assert sum(row.ms for row in rows) == pytest.approx(found.total.ms)
 
 
@@ -54,11 +55,13 @@ def test_shares_by_hand():
             ("heads", "other"): Cost(0, 0, 20_000_000, 1),
         },
     )
-    cells = {("backbone", "convolution"): 2.0, ("heads", "other"): 2.0}
-    found = profile(cells, costs, HALF, "fp32")
+    nodes = [Node("FusedConv", "backbone", 0.5), Node("FusedConv", "backbone", 1.5)]
+    nodes += [Node("Relu", "heads", 2.0)]
+    found = profile(nodes, costs, HALF, "fp32")
     assert (found.kinds[0].peak, found.kinds[0].bandwidth) == pytest.approx((0.5, 0.2))
     assert found.kinds[0].roofline == pytest.approx(0.5)
     assert (found.kinds[1].peak, found.kinds[1].bandwidth) == (None, pytest.approx(1.0))
+    assert set(found.ops) == {Op("FusedConv", 2, 2.0), Op("Relu", 1, 2.0)}
     assert (found.total.ms, found.total.peak) == (4.0, pytest.approx(0.25))
 
 
@@ -71,3 +74,12 @@ def test_peaks_are_of_this_machine(monkeypatch):
     assert found.bandwidth > 0
     assert found.gflops("fp16") == found.gflops("fp32")  # none of its own
     assert found.gflops("int8") != found.gflops("fp32")
+
+
+def test_a_disturbed_measurement_does_not_count():
+    low = Peak(precision="fp32", gflops=60.0, library="disturbed")
+    other = Peak(precision="int8", gflops=70.0, library="made up")
+    again = Machine(cpu="made up", threads=1, peaks=(low, other), bandwidth=12.0)
+    for best in (HALF.best_with(again), again.best_with(HALF)):
+        assert best.bandwidth == 12.0
+        assert set(best.peaks) == {HALF.peaks[0], other}

@@ -145,6 +145,8 @@ def test_an_interruption_leaves_nothing(m2f, exported, tmp_path, monkeypatch):
         (("--checkpoint", "{checkpoint}", "--peer", "tensorrt"), "no peer is named"),
         (("{bundle}", "--steps", "--checkpoint", "{checkpoint}"), "name no bundle"),
         (("{bundle}", "--size", "4000x64"), "choose another --size"),
+        (("{bundle}", "--backend", "other"), "unknown backend 'other'"),
+        (("--checkpoint", "{checkpoint}", "--device", "cpu"), "name one"),
         (("{bundle}", "--preset", "coco-panoptic-r50"), "is not the model of"),
         (("{bundle}", "--plot", "a.doc"), "a plot ends in .png, .svg, .pdf"),
     ],

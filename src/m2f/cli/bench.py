@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from m2f.bench.profiling import Row
     from m2f.bench.report import Timed
 
+SHOWN = 12
+"""Types of ops printed."""
+
 
 @reported
 def bench(
@@ -35,6 +38,8 @@ def bench(
     preset: options.PresetName = None,
     size: options.Size = None,
     threads: options.Threads = None,
+    backend: options.BackendName = None,
+    device: options.DeviceName = None,
     runs: Annotated[int, typer.Option(min=1, help="How often each is timed.")] = 10,
     peers: Annotated[
         bool, typer.Option("--peers", help="Also time all other programs that are installed.")
@@ -99,6 +104,8 @@ def bench(
             options=Options(
                 size=None if size is None else options.size(size),
                 threads=threads,
+                backend=backend,
+                device=device,
                 runs=runs,
                 peers=(*every, *(peer or ())),
                 steps=steps,
@@ -181,6 +188,11 @@ def _print_parts(report: Report) -> None:
             costs.add_section()
             costs.add_row(*_cells(one.parts.total, one.parts.total.ms))
             show(costs)
+        ops = table("op", "nodes", "ms", "share", numbers=(1, 2, 3))
+        for op in one.parts.ops[:SHOWN]:
+            share = op.ms / one.parts.total.ms
+            ops.add_row(op.name, str(op.nodes), f"{op.ms:.1f}", f"{share:.0%}")
+        show(ops)
 
 
 def _cells(row: Row, total: float) -> tuple[str, ...]:
