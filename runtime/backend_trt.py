@@ -362,8 +362,8 @@ class TrtBackend:
     def _capture(self, lane: _Lane, plan: _Plan, extent: Extent) -> None:
         """After one run, which TensorRT needs to set itself up for a size."""
         stream = lane.slot.stream
-        self.device.begin_capture(stream)
         try:
+            self.device.begin_capture(stream)
             self._enqueue(lane, plan, extent)
             plan.graph = self.device.end_capture(stream)
         except DeviceError as problem:

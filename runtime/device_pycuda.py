@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 from typing import Any
 
 import numpy as np
 
+from m2f import gpu
 from m2f.errors import DeviceError, MissingDependency
-from m2f.gpu import Gpu
 from m2f.runtime.device import DLPACK_CUDA, Bytes, no_memory
+
+_THREAD_LOCAL = 1
+"""CU_STREAM_CAPTURE_MODE_THREAD_LOCAL of CUDA's driver API."""
 
 
 class PyCudaDevice:
@@ -17,7 +21,7 @@ class PyCudaDevice:
     pycuda gives objects where CUDA has handles; they are kept here by their handles.
     """
 
-    def __init__(self, gpu: Gpu) -> None:
+    def __init__(self, card: gpu.Gpu) -> None:
         """Uses the device's primary context, which it shares with TensorRT and PyTorch.
 
         Raises:
@@ -32,13 +36,14 @@ class PyCudaDevice:
                 "pip install cuda-python"
             ) from problem
         self._cuda: Any = cuda
-        self.name, self.compute = gpu.name, gpu.compute
-        self.dlpack = (DLPACK_CUDA, gpu.index)
+        self._library = ctypes.CDLL(gpu.DRIVER)
+        self.name, self.compute = card.name, card.compute
+        self.dlpack = (DLPACK_CUDA, card.index)
         self._objects: dict[int, Any] = {}
         self._next = 1
         with self._errors("opening"):
             cuda.init()
-            self._context = cuda.Device(gpu.index).retain_primary_context()
+            self._context = cuda.Device(card.index).retain_primary_context()
             self._context.push()
 
     def free_bytes(self) -> int:
@@ -119,23 +124,34 @@ class PyCudaDevice:
 
     def begin_capture(self, stream: int) -> None:
         """See `Device`."""
-        mode = self._cuda.capture_mode.THREAD_LOCAL
-        with self._errors("begin_capture"):
-            self._objects[stream].begin_capture(mode)
+        self._driver("cuStreamBeginCapture_v2", stream, _THREAD_LOCAL)
 
     def end_capture(self, stream: int) -> int:
         """See `Device`."""
-        with self._errors("end_capture"):
-            return self._keep(self._objects[stream].end_capture().instantiate())
+        graph, runnable = ctypes.c_void_p(), ctypes.c_void_p()
+        self._driver("cuStreamEndCapture", stream, ctypes.byref(graph))
+        try:
+            self._driver("cuGraphInstantiateWithFlags", ctypes.byref(runnable), graph, 0)
+        finally:
+            self._driver("cuGraphDestroy", graph)
+        return runnable.value or 0
 
     def launch(self, graph: int, stream: int) -> None:
         """See `Device`."""
-        with self._errors("launch"):
-            self._objects[graph].launch(self._objects[stream])
+        self._driver("cuGraphLaunch", graph, stream)
 
     def destroy_graph(self, graph: int) -> None:
         """See `Device`."""
-        del self._objects[graph]
+        self._driver("cuGraphExecDestroy", graph)
+
+    def _driver(self, function: str, *args: Any) -> None:
+        """Calls the driver itself for graphs, which pycuda does not know."""
+        handles = (ctypes.c_void_p(a) if isinstance(a, int) and a > 0xFF else a for a in args)
+        status = getattr(self._library, function)(*handles)
+        if status != 0:
+            raise DeviceError(
+                f"{self.name}: {function} failed with CUDA error {status}; see `nvidia-smi`"
+            )
 
     def _keep(self, thing: Any) -> int:
         """A number for what has no handle; odd, so that it is never an address."""

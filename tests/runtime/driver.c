@@ -45,3 +45,27 @@ int cuGetErrorString(int status, const char** text) {
   *text = status == 100 ? "no CUDA-capable device is detected" : "unknown";
   return 0;
 }
+
+// Graphs, for pycuda, which has none: handles must come back as they were given out.
+static void *const kStream = (void*)0x5500, *const kGraph = (void*)0x7900,
+                   *const kExec = (void*)0x8000;
+
+int cuStreamBeginCapture_v2(void* stream, int mode) {
+  return stream == kStream && mode == 1 ? fails("cuStreamBeginCapture_v2") : 1;
+}
+
+int cuStreamEndCapture(void* stream, void** graph) {
+  *graph = kGraph;
+  return stream != kStream;
+}
+
+int cuGraphInstantiateWithFlags(void** exec, void* graph, unsigned long long flags) {
+  *exec = kExec;
+  return graph != kGraph || flags != 0;
+}
+
+int cuGraphDestroy(void* graph) { return graph != kGraph; }
+
+int cuGraphLaunch(void* exec, void* stream) { return exec != kExec || stream != kStream; }
+
+int cuGraphExecDestroy(void* exec) { return exec != kExec; }

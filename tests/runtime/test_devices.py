@@ -211,7 +211,7 @@ class PyCudaMemoryError(PyCudaError):
 class PyCudaThing:
     """A stream, an event, a graph: all of pycuda's methods that are used, with their names."""
 
-    handle = 55
+    handle = 0x5500
 
     def __init__(self, calls):
         self.calls = calls
@@ -230,10 +230,6 @@ class PyCudaThing:
 PYCUDA_METHODS = {
     "synchronize",
     "wait_for_event",
-    "begin_capture",
-    "end_capture",
-    "instantiate",
-    "launch",
     "record",
     "time_since",
     "push",
@@ -242,7 +238,8 @@ PYCUDA_METHODS = {
 
 
 @pytest.fixture
-def pycuda(monkeypatch):
+def pycuda(with_driver):
+    monkeypatch = with_driver
     calls = []
     thing = lambda *a: PyCudaThing(calls)  # noqa: E731
     module = SimpleNamespace(
@@ -253,7 +250,6 @@ def pycuda(monkeypatch):
         Event=thing,
         Error=PyCudaError,
         MemoryError=PyCudaMemoryError,
-        capture_mode=SimpleNamespace(THREAD_LOCAL=1),
         mem_get_info=lambda: (3 << 20, 8 << 30),
         mem_alloc=lambda n: type(
             "M", (), {"__int__": lambda s: 4096, "free": lambda s: None}
@@ -271,8 +267,15 @@ def pycuda(monkeypatch):
 def test_pycuda(pycuda):
     device = PyCudaDevice(CARD)
     use_everything(device)
-    for name in ("up", "down", "begin_capture", "end_capture", "launch", "record"):
+    for name in ("up", "down", "record", "wait_for_event", "synchronize"):
         assert name in pycuda.calls
+
+
+def test_pycuda_without_graphs(pycuda, with_driver):
+    device = PyCudaDevice(CARD)
+    with_driver.setenv("STAND_IN_FAILS", "cuStreamBeginCapture_v2")
+    with pytest.raises(DeviceError, match="cuStreamBeginCapture_v2 failed with CUDA error 100"):
+        device.begin_capture(device.create_stream())
 
 
 def test_pycuda_that_fails(pycuda):
