@@ -117,7 +117,7 @@ def build(
     Precision is what the bundle is in. Engine and record appear whole or not at all.
 
     Args:
-        bundle: As `m2f export` or `m2f quantize` made it.
+        bundle: As `m2f export` or `m2f convert` made it.
         out: The engine's file; its place within the bundle unless given.
         options: What to build.
         progress: Called as the builder goes on.
@@ -208,7 +208,7 @@ def _device(bundle: Bundle, options: BuildOptions) -> tuple[str | None, tuple[in
     if options.precision not in (None, precision):
         raise UsageError(
             f"{bundle.path} is {precision}, asked for is {options.precision}: an engine "
-            "computes in what its bundle is in; make that bundle first (`m2f quantize`)"
+            "computes in what its bundle is in; make that bundle first (`m2f convert`)"
         )
     if options.target == "tensorrt":
         here = gpu.gpu()
@@ -231,7 +231,7 @@ def _device(bundle: Bundle, options: BuildOptions) -> tuple[str | None, tuple[in
     if _TURING in compute and not _runs_on_turing(precision):
         raise UsageError(
             f"on SM75 TensorRT for RTX has no matrix products but float16's, and {bundle.path} "
-            f"is {precision}; leave 75 out, or make an fp16 bundle"
+            f"is {precision}; leave 75 out, or make an fp16 bundle (`m2f convert`)"
         )
     return None, tuple(sorted(set(compute)))
 
@@ -247,7 +247,7 @@ def _rtx_compute(precision: str) -> tuple[int, ...]:
 
 
 def _runs_on_turing(precision: str) -> bool:
-    return precision == "fp16"
+    return precision in ("fp16", "int8")  # int8 products stand among fp16 ones
 
 
 def _listed(compute: Any) -> str:

@@ -23,7 +23,7 @@ SHOWN = 6
 def build(
     bundle: Annotated[
         Path,
-        typer.Argument(help="What `m2f export` or `m2f quantize` made.", show_default=False),
+        typer.Argument(help="What `m2f export` or `m2f convert` made.", show_default=False),
     ],
     target: Annotated[
         Target,
