@@ -18,6 +18,7 @@ from m2f.bench.cost import Cost, CostReport
 from m2f.bench.machine import Machine
 from m2f.bench.parts import INPUT, KINDS, PARTS, kind_of, parts_of
 from m2f.errors import BundleError
+from m2f.runtime.backend_ort import SLOW_FUSIONS
 
 WARM_UP = 1
 
@@ -154,7 +155,12 @@ def times_of_nodes(
         if library is not None:
             options.register_custom_ops_library(str(library))
         try:
-            session = ort.InferenceSession(str(model), options, ["CPUExecutionProvider"])
+            session = ort.InferenceSession(
+                str(model),
+                options,
+                ["CPUExecutionProvider"],
+                disabled_optimizers=SLOW_FUSIONS,  # as the runtime's own session
+            )
             for _ in range(WARM_UP + runs):
                 session.run(None, dict(feeds))
             events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
