@@ -45,3 +45,22 @@ def test_other_models_are_not_compared(refused, exported, tmp_path):
     message = refused("check", exported, tmp_path / "other.pkl", code=2)
     assert "3 classes and" in message
     assert "4 classes, which differ in classes" in message
+
+
+def test_two_programs(m2f, checkpoint, exported):
+    pytest.importorskip("polygraphy")
+    words = ("check", checkpoint, exported, "--a", "torch", "--b", "onnxruntime")
+    report = json.loads(m2f(*words, "--json", "--limit", "0.01").stdout)
+    assert report["a"].startswith("PyTorch")
+    assert report["b"].startswith("ONNX Runtime")
+    assert 0 < report["images"][0]["mask_error"] < 0.01
+    refusal = m2f(*words, "--limit", "1e-12", code=1)
+    assert "differ by more than the limit of 1e-12" in refusal.stderr
+    assert "DIFFERS" in refusal.stdout
+
+
+def test_programs_that_are_not_there(refused, checkpoint, exported):
+    pytest.importorskip("polygraphy")
+    line = refused("check", checkpoint, exported, "--b", "caffe", code=2)
+    assert "unknown runner 'caffe'; there are torch, onnxruntime" in line
+    refused("check", checkpoint, exported, "--b", "tensorrt", code=3)
