@@ -88,10 +88,12 @@ M2F_HD Bounds widened(Bounds b) {
   return {b.low - slack, b.high + slack};
 }
 
+constexpr float kRounding = 1.0f / (1 << 24);  // relative, of a float32 result
+
 // Relative error of a probability, of a probability that was interpolated, and of a sum of
 // `terms` such (none negative): their bounds are trusted no further than this.
 M2F_HD float slack_of_sum(int64_t terms) {
-  return static_cast<float>(terms + 32) * (2.0f / (1 << 24));
+  return static_cast<float>(terms + 32) * (2.0f * kRounding);
 }
 
 // Pillow's bilinear filter: a triangle, widened by the factor of shrinking.

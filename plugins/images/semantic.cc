@@ -18,12 +18,15 @@ Status classify(const Geometry& size, const Planes& planes, const float* probabi
   const Status status = make_plan(size, &owned);
   if (!status.ok()) return status;
   const int64_t row = padded(classes);
+  std::vector<float> peaks(static_cast<size_t>(planes.count));
   std::vector<float> weights(static_cast<size_t>(planes.count * row), 0.0f);
   for (int64_t q = 0; q < planes.count; ++q) {
-    std::copy(probabilities + q * classes, probabilities + (q + 1) * classes,
-              weights.begin() + q * row);
+    const float* first = probabilities + q * classes;
+    std::copy(first, first + classes, weights.begin() + q * row);
+    peaks[static_cast<size_t>(q)] = *std::max_element(first, first + classes);
   }
-  const Work work = {owned.plan, planes, classes, weights.data(), sums_first, labels};
+  const Work work = {owned.plan,   planes,     classes, weights.data(),
+                     peaks.data(), sums_first, labels};
   return run_tasks(
       work.plan.row_tiles, work.scratch(), parallel,
       [&](int64_t strip, float* memory) { kernels.semantic_classify(work, strip, memory); });

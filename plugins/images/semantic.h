@@ -17,6 +17,7 @@ struct Work {
   Planes planes;         // all queries
   int64_t classes;       // K
   const float* weights;  // [Q, padded(K)] class probabilities, zeros at the end
+  const float* peaks;    // [Q] the largest class probability of each
   bool sums_first;       // the second resize is of sums
   int32_t* labels;       // [H, W]
 
@@ -36,10 +37,10 @@ struct Work {
   M2F_HD_METHOD int64_t scratch() const {
     const int64_t q = padded(planes.count), k = padded(classes);
     const int64_t bounds = 2 * (plan.column_tiles + 1) * q + 2 * (plan.size.mask[1] + kPad);
-    const int64_t sums = planes.count * pixels() + blocks() * kClasses * pixels();
+    const int64_t sums = planes.count * pixels() + kClasses * pixels();
     const int64_t kept = resizes_sums() ? 0 : planes.count * rows();
-    return kTileScratch + bounds + 3 * k + sums + kept + blocks() * kClasses * planes.count +
-           2 * kTileRows * kTileColumns;
+    return kTileScratch + bounds + q + 2 * k + sums + kept +
+           blocks() * kClasses * planes.count + 2 * kTileRows * kTileColumns;
   }
 };
 
