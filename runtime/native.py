@@ -253,7 +253,7 @@ class Library:
     def _masks(self, masks: Float, index: NDArray[np.int64], route: Route) -> tuple[Any, ...]:
         index = _contiguous(index, np.int64)
         if masks.dtype != np.float32 or not masks.flags.c_contiguous:
-            masks, index = masks[index].astype(np.float32), np.arange(len(index))
+            masks, index = _contiguous(masks[index], np.float32), np.arange(len(index))
         # The arrays travel along, for the call must not outlive them.
         planes = _Planes(masks.ctypes.data, index.ctypes.data, len(index))
         planes.arrays = (masks, index)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import PIL
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -20,6 +21,7 @@ from m2f.runtime.images import Pixels
 from m2f.runtime.resample import between
 
 Size = tuple[int, int]
+_PILLOW_MAJOR = int(PIL.__version__.split(".")[0])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,11 +60,14 @@ class Prepared:
             threads: CPU cores to use; all unless given.
         """
         library = native.library(threads)
-        if library is not None:
-            library.resize(self.image, self.size, out, antialias=self.antialias)
-            return
         h, w = self.size
         pixels = self.image
+        if library is not None:
+            if self.antialias and _is_row_first(self.original, self.size):
+                pixels = np.empty((h, pixels.shape[1], 3), np.uint8)
+                library.resize(self.image, pixels.shape[:2], pixels, antialias=True)
+            library.resize(pixels, self.size, out, antialias=self.antialias)
+            return
         if self.size != self.original:
             pixels = (_antialiased if self.antialias else _linear)(pixels, self.size)
         out[:h, :w] = pixels
@@ -207,6 +212,17 @@ def _antialiased(image: Pixels, size: Size) -> Pixels:
     """
     resized = Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR)
     return np.asarray(resized)
+
+
+def _is_row_first(source: Size, target: Size) -> bool:
+    """Whether Pillow makes rows fewer before columns: the order decides a gray level.
+
+    Since version 13 it does where the height loses over twice what the width does
+    (python-pillow/Pillow#9549); before, never, but for 12's images over 100 times as high as
+    wide.
+    """
+    lost = source[0] - target[0], source[1] - target[1]
+    return _PILLOW_MAJOR >= 13 and lost[0] > 0 and lost[0] > 2 * lost[1]
 
 
 def _linear(image: Pixels, size: Size) -> Pixels:

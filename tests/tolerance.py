@@ -139,3 +139,18 @@ def rounded_weights(k, v, storage):
     """
     subnormal = 2.0**-25 if storage == "float16" else 0.0
     return (UNIT_ROUNDOFF[storage] + k.shape[1] * subnormal) * float(abs(v).max())
+
+
+CLAIM = 10 * 2.0**-24
+"""Relative, of one panoptic claim against another: exp to two roundings, a sum, a quotient and a
+product, on both sides."""
+
+
+def class_sum(queries):
+    """Relative, of one semantic score against another: a sum of products, none negative.
+
+    Each is exp, a sum, a quotient and a product, five roundings; adding it to the others rounds
+    once per query; resizing scores rounds eight times; and the native code leaves out what adds
+    less than one rounding.
+    """
+    return 2 * (queries + 14) * 2.0**-24
