@@ -28,6 +28,9 @@ M2F_HD Bytes rounded(Ints sum) {
 M2F_HD void resize_columns(const Work& work, int64_t row, int64_t count, int32_t* wide,
                            uint8_t* to) {
   const int64_t width = work.from.width;
+  if (count < kTogether) {  // lanes of rows that are not there are computed with, too
+    __builtin_memset(wide, 0, static_cast<size_t>(width * kLanes) * sizeof *wide);
+  }
   for (int64_t r = 0; r < count; ++r) {
     const uint8_t* from = work.from.pixels + (row + r) * width * 3;
     int32_t* pixel = wide + r * 4;

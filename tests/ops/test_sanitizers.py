@@ -11,7 +11,12 @@ import pytest
 from m2f.plugins import library
 
 ROOT = Path(__file__).parents[2]
-TESTS = ("test_ms_deform_attn.py", "test_masked_attention.py")
+TESTS = (
+    "ops/test_ms_deform_attn.py",
+    "ops/test_masked_attention.py",
+    "images/test_kernels.py",
+    "images/test_resize.py",
+)
 COMPILER = shutil.which("g++")
 
 pytestmark = [
@@ -54,7 +59,7 @@ def sanitized(built):
 
 def test_the_kernels_have_no_undefined_behaviour(built):
     """Odd shapes, offsets far outside, NaN and infinity, several threads: all of the tests."""
-    tests = [str(ROOT / "tests/ops" / name) for name in TESTS]
+    tests = [str(ROOT / "tests" / name) for name in TESTS]
     options = ("-q", "-x", "-p", "no:cacheprovider")
     status, output = run(sys.executable, "-m", "pytest", *options, *tests, env=sanitized(built))
     assert status == 0, output
