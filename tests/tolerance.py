@@ -142,8 +142,8 @@ def rounded_weights(k, v, storage):
 
 
 CLAIM = 10 * 2.0**-24
-"""Relative, of one panoptic claim against another: exp to two roundings, a sum, a quotient and a
-product, on both sides."""
+"""Relative, of one panoptic claim against another: exp to two roundings, a sum, a quotient and
+a product, on both sides."""
 
 
 def class_sum(queries):
