@@ -12,7 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +21,10 @@ from m2f.config import json_from_config
 
 DISTRIBUTION = "m2f-deploy"
 
-State = Literal["yes", "no", "not yet"]
+State = Literal["yes", "no"]
+
+_NONE = "none found"
+_RUN = ("GPU", "driver", "CUDA for Python")
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,13 +170,29 @@ def _verdicts(found: set[str], gpu: Iterable[Fact]) -> Iterable[Verdict]:
     yield needs("read and export checkpoints", "torch", "onnx", "safetensors")
     yield needs("check bundles against PyTorch", "torch", "onnxruntime")
     yield needs("use supervision's annotators", "supervision")
-    device = next((f.value for f in gpu if f.name == "GPU"), "none found")
-    seen = "no GPU was found" if device == "none found" else f"{device} was found"
-    yield Verdict(
-        use="run bundles on an NVIDIA GPU",
-        state="not yet",
-        why=f"this version of m2f runs on the CPU only; {seen}",
-    )
+    yield from _gpu_verdicts({fact.name: fact.value for fact in gpu})
+
+
+def _gpu_verdicts(gpu: Mapping[str, str]) -> Iterable[Verdict]:
+    """What can be built and run; the first thing that is missing is what to see to."""
+    from m2f.plugins.trt import HOW_TO_INSTALL
+
+    def verdict(use: str, *needs: str) -> Verdict:
+        missing = [name for name in needs if gpu[name] == _NONE]
+        if missing:
+            how = hints.get(missing[0], "")
+            return Verdict(use=use, state="no", why=f"no {missing[0]} was found{how}")
+        return Verdict(use=use, state="yes", why=", ".join(gpu[name] for name in needs))
+
+    hints = {
+        "TensorRT": f"; run: {HOW_TO_INSTALL['tensorrt']}",
+        "TensorRT for RTX": f"; run: {HOW_TO_INSTALL['tensorrt-rtx']}",
+        "CUDA for Python": f"; run: pip install '{DISTRIBUTION}[gpu]'",
+        "driver": "; install NVIDIA's",
+    }
+    yield verdict("build engines for RTX GPUs, without one", "TensorRT for RTX")
+    yield verdict("build and run TensorRT engines", *_RUN, "TensorRT")
+    yield verdict("run engines for RTX GPUs", *_RUN, "TensorRT for RTX")
 
 
 def _native(found: set[str]) -> Verdict:
@@ -266,20 +285,20 @@ def _gpus() -> str:
             return name
     tool = shutil.which("nvidia-smi")
     if tool is None:
-        return "none found"
+        return _NONE
     query = "--query-gpu=name,compute_cap,memory.total"
     answer = subprocess.run(
         [tool, query, "--format=csv,noheader"], capture_output=True, text=True, timeout=10
     )
     names = [line.strip() for line in answer.stdout.splitlines() if line.strip()]
-    return "; ".join(names) if answer.returncode == 0 and names else "none found"
+    return "; ".join(names) if answer.returncode == 0 and names else _NONE
 
 
 def _driver() -> str:
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
-        return "none found"
+        return _NONE
     version = ctypes.c_int(0)
     if driver.cuDriverGetVersion(ctypes.byref(version)) != 0:
         return "found, but gives no version"
@@ -295,6 +314,17 @@ def _tensorrt_rtx() -> str:
     return _installed(*names) or _on_disk("tensorrt_rtx")
 
 
+def _cuda_python() -> str:
+    return _installed("cuda-python", "cuda-bindings", "pycuda") or _NONE
+
+
+def _plugins() -> str:
+    from m2f.plugins.trt import find_plugins
+
+    found = find_plugins()
+    return _NONE if found is None else str(found)
+
+
 def _installed(*distributions: str) -> str | None:
     versions = {name: _version(name) for name in distributions}
     return next((f"{name} {v}" for name, v in versions.items() if v), None)
@@ -307,7 +337,7 @@ def _on_disk(library: str) -> str:
     for folder in filter(None, folders):
         for file in sorted(Path(folder).glob(f"lib{library}.so*")):
             return str(file)
-    return "none found"
+    return _NONE
 
 
 def _providers() -> str:
@@ -331,4 +361,6 @@ _GPU: tuple[tuple[str, Callable[[], str]], ...] = (
     ("driver", _driver),
     ("TensorRT", _tensorrt),
     ("TensorRT for RTX", _tensorrt_rtx),
+    ("CUDA for Python", _cuda_python),
+    ("TensorRT plugins", _plugins),
 )

@@ -11,7 +11,7 @@ from m2f.cli import app
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = typer.main.get_command(app).commands
-DOCUMENTS = ("README.md", "DESIGN.md", "CONTRIBUTING.md")
+DOCUMENTS = ("README.md", "DESIGN.md", "CONTRIBUTING.md", "docs/gpu.md", "docs/jetson.md")
 
 
 def shown():

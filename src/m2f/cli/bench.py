@@ -9,7 +9,8 @@ import typer
 
 from m2f.cli import options
 from m2f.cli.terminal import reported, say, show, show_json, table, working
-from m2f.errors import CheckFailed
+from m2f.errors import CheckFailed, UsageError
+from m2f.gpu import parse_device
 
 if TYPE_CHECKING:
     from m2f.bench import Report
@@ -70,6 +71,10 @@ def bench(
     plot: Annotated[
         Path | None, typer.Option(help="Draw it: a .png, .svg or .pdf; needs matplotlib.")
     ] = None,
+    gpu: Annotated[
+        bool,
+        typer.Option("--gpu", help="Time one bundle's engine on the GPU, and nothing else."),
+    ] = False,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -84,8 +89,20 @@ def bench(
     Examples:
       m2f bench coco.m2f street.jpg
       m2f bench fast.m2f exact.m2f --checkpoint model_final_94dc52.pkl --size 800x1344
+      m2f bench coco.m2f --gpu -o gpu.json
       m2f bench --preset coco-panoptic-r50 --peers --size 512x512 --threads 2 -o r50.json
     """
+    if gpu:
+        _gpu(
+            targets or [],
+            size=size,
+            backend=backend,
+            device=device,
+            runs=runs,
+            out=out,
+            json=json,
+        )
+        return
     with working("starting") as progress:
         from m2f.bench import Options, bench, plotting
         from m2f.bench.peers import PEERS
@@ -127,6 +144,52 @@ def bench(
     if report.wrong:
         names = ", ".join(f"{one.name} ({one.precision})" for one in report.wrong)
         raise CheckFailed(f"not timed, because the result is wrong: {names}")
+
+
+def _gpu(
+    targets: list[str],
+    *,
+    size: str | None,
+    backend: str | None,
+    device: str | None,
+    runs: int,
+    out: Path | None,
+    json: bool,
+) -> None:
+    """An engine alone; the report also says what machine it was."""
+    if len(targets) != 1:
+        raise UsageError(f"--gpu times one bundle, got {len(targets)}; name one")
+    with working("opening the engine"):
+        from m2f.bench.gpu import bench_gpu
+        from m2f.doctor import doctor
+        from m2f.files import write_json
+
+        report = bench_gpu(
+            targets[0],
+            size=None if size is None else options.size(size),
+            index=parse_device(device or "cuda") or 0,
+            target=backend,
+            runs=runs,
+        )
+        raw = {**report.to_json(), "machine": doctor().to_json()}
+        if out is not None:
+            write_json(out, raw)
+    if json:
+        show_json(raw)
+        return
+    shape = "x".join(map(str, report.extent))
+    show(
+        f"{report.backend}, input {shape}: loaded in {report.load_seconds:.1f} s, warm in "
+        f"{report.warm_up_seconds:.1f} s, {report.device_bytes / 2**20:.0f} MiB on the GPU"
+    )
+    rows = table("a batch, copies included", "ms", "quartiles", "per second", numbers=(1, 2, 3))
+    for way in report.ways:
+        low, high = way.times.quartiles
+        rate = 1e3 / way.times.median
+        rows.add_row(
+            way.name, f"{way.times.median:.2f}", f"{low:.2f} to {high:.2f}", f"{rate:.1f}"
+        )
+    show(rows)
 
 
 def _print(report: Report) -> None:
