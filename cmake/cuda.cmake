@@ -65,8 +65,7 @@ if(NOT M2F_TENSORRT)
 endif()
 # An SDK or JetPack; else the headers that a wheel carries. -I: pip's isolated builds hide the
 # environment's packages from Python otherwise.
-set(M2F_PYTHON ${Python_EXECUTABLE} CACHE FILEPATH "Python that may have the wheel")
-find_program(M2F_PYTHON NAMES python3 python)
+find_program(M2F_PYTHON NAMES ${Python_EXECUTABLE} python3 python)
 if(M2F_PYTHON)
   execute_process(
     COMMAND ${M2F_PYTHON} -I -c "import importlib.util as u; \

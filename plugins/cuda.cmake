@@ -1,30 +1,30 @@
-# The CUDA kernels, and the libraries that bring them to frameworks.
+# The CUDA kernels, and what brings them to frameworks: libm2f_trt, and in libm2f_ort the ops for
+# ONNX Runtime's CUDA provider. Both need nothing but the driver: CUDA's runtime is inside.
 
 add_library(m2f_cuda OBJECT
   ops/masked_attention/cuda.cu
-  ops/masked_attention/op.cc
-  ops/ms_deform_attn/cuda.cu
-  ops/ms_deform_attn/op.cc)
-
-# m2f_add_cuda_library(name sources...): a library that shows a framework's own functions only
-# and needs nothing but the driver: CUDA's runtime is inside.
-function(m2f_add_cuda_library name)
-  add_library(${name} SHARED ${ARGN})
-  target_link_libraries(${name} PRIVATE m2f_cuda)
-  target_link_options(${name} PRIVATE
-    -Wl,--exclude-libs,ALL -Wl,--no-undefined -static-libstdc++ -static-libgcc)
-  install(TARGETS ${name} LIBRARY DESTINATION m2f/plugins)
-  list(APPEND M2F_CUDA_TARGETS ${name})
-  set(M2F_CUDA_TARGETS ${M2F_CUDA_TARGETS} PARENT_SCOPE)
-endfunction()
-
+  ops/ms_deform_attn/cuda.cu)
 set(M2F_CUDA_TARGETS m2f_cuda)
+
+target_sources(m2f_ort PRIVATE ort/register_cuda.cc)
+target_compile_definitions(m2f_ort PRIVATE M2F_HAS_CUDA)
+target_include_directories(m2f_ort SYSTEM PRIVATE ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
+target_link_libraries(m2f_ort PRIVATE m2f_cuda)
+set_target_properties(m2f_ort PROPERTIES CUDA_RUNTIME_LIBRARY Static)
+
 if(M2F_TENSORRT_INCLUDE)
-  m2f_add_cuda_library(m2f_trt
+  add_library(m2f_trt SHARED
+    ops/masked_attention/op.cc
+    ops/ms_deform_attn/op.cc
     tensorrt/fields.cc
     tensorrt/library.cc
     tensorrt/tensors.cc)
   target_include_directories(m2f_trt SYSTEM PRIVATE ${M2F_TENSORRT_INCLUDE})
+  target_link_libraries(m2f_trt PRIVATE m2f_cuda)
+  target_link_options(m2f_trt PRIVATE
+    -Wl,--exclude-libs,ALL -Wl,--no-undefined -static-libstdc++ -static-libgcc)
+  install(TARGETS m2f_trt LIBRARY DESTINATION m2f/plugins)
+  list(APPEND M2F_CUDA_TARGETS m2f_trt)
 endif()
 
 set_target_properties(${M2F_CUDA_TARGETS} PROPERTIES

@@ -56,6 +56,7 @@ struct Functions {
   Status* (*input_count)(const KernelContext*, size_t*);
   Status* (*input)(const KernelContext*, size_t index, const Value**);
   Status* (*output)(KernelContext*, size_t index, const int64_t* dims, size_t rank, Value**);
+  Status* (*gpu_stream)(const KernelContext*, void** stream);
   Status* (*input_type_shape)(const ShapeInferContext*, size_t index, TensorInfo**);
   Status* (*set_output_type_shape)(const ShapeInferContext*, size_t index, const TensorInfo*);
   Status* (*parallel_for)(const KernelContext*, void (*task)(void* data, size_t index),
@@ -85,6 +86,7 @@ struct Functions {
     get(release_status, 93);
     get(release_tensor_info, 99);
     get(attribute_ints, 163);
+    get(gpu_stream, 193);
     get(input_type_shape, 268);
     get(set_output_type_shape, 270);
     get(parallel_for, 274);

@@ -2,6 +2,7 @@
 
 #include <exception>
 #include <new>
+#include <utility>
 
 #include "common/kernels.h"
 #include "common/op_spec.h"
@@ -12,6 +13,7 @@
 // inference, attributes, threads, errors. Traits give
 //
 //   kSpec                          what op.toml says
+//   kProvider                      the execution provider that runs it; null is the CPU's
 //   Attributes                     with static Status read(const AttributeValue[], Attributes*)
 //   static Status run(const Attributes&, const Call&)
 //
@@ -69,6 +71,7 @@ struct Call {
   int64_t input_count;
   void* output;  // as large as the first input
   Parallel parallel;
+  void* stream;  // of the device, null on the CPU
 };
 
 template <class Op, int32_t kSignature>
@@ -106,6 +109,10 @@ class Kernel {
     if (Status* status = functions_.tensor_data(output, &call.output)) return status;
     Pool pool = {functions_, context};
     call.parallel = {Pool::for_each, &pool};
+    call.stream = nullptr;
+    if (Op::kProvider != nullptr) {
+      if (Status* status = functions_.gpu_stream(context, &call.stream)) return status;
+    }
     return fail(functions_, Op::run(attributes_, call));
   }
 
@@ -222,7 +229,7 @@ const CustomOp* custom_op() {
     CustomOp o{};
     o.version = kApiVersion;
     o.name = [](const CustomOp*) { return Op::kSpec.name; };
-    o.execution_provider = [](const CustomOp*) -> const char* { return nullptr; };  // the CPU's
+    o.execution_provider = [](const CustomOp*) { return Op::kProvider; };
     o.input_type = [](const CustomOp*, size_t index) {
       return element_from(Op::kSpec.input_type(kSignature, static_cast<int32_t>(index)));
     };
@@ -249,6 +256,23 @@ const CustomOp* custom_op() {
     return o;
   }();
   return &op;
+}
+
+// Adds the op once for each choice of types, or for the first alone.
+template <class Op, size_t... kSignatures>
+Status* add(const Functions& functions, CustomOpDomain* domain, bool is_first_only,
+            std::index_sequence<kSignatures...>) {
+  for (const CustomOp* op : {custom_op<Op, kSignatures>()...}) {
+    if (Status* status = functions.custom_op_domain_add(domain, op)) return status;
+    if (is_first_only) break;
+  }
+  return nullptr;
+}
+
+template <class Op>
+Status* add(const Functions& functions, CustomOpDomain* domain, bool is_first_only) {
+  return add<Op>(functions, domain, is_first_only,
+                 std::make_index_sequence<Op::kSpec.signature_count>());
 }
 
 }  // namespace m2f::ort

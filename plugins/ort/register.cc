@@ -1,18 +1,19 @@
 // The ops as an ONNX Runtime custom-op library: `SessionOptions.register_custom_ops_library`.
 
 #include <cstring>
-#include <utility>
 
 #include "common/export.h"
 #include "ops/masked_attention/op.h"
 #include "ops/ms_deform_attn/op.h"
 #include "ort/ort_op.h"
+#include "ort/register_cuda.h"
 
 namespace m2f::ort {
 namespace {
 
 struct MsDeformAttn {
   static constexpr const OpSpec& kSpec = ms_deform_attn::kSpec;
+  static constexpr const char* kProvider = nullptr;
   using Attributes = ms_deform_attn::Attributes;
 
   static m2f::Status read(const AttributeValue values[], Attributes* attributes) {
@@ -33,6 +34,7 @@ struct MsDeformAttn {
 
 struct MaskedAttention {
   static constexpr const OpSpec& kSpec = masked_attention::kSpec;
+  static constexpr const char* kProvider = nullptr;
   using Attributes = masked_attention::Attributes;
 
   static m2f::Status read(const AttributeValue values[], Attributes* attributes) {
@@ -49,23 +51,6 @@ struct MaskedAttention {
                    call.inputs[kInputMaskLogits].data, call.output, *kernels(0), call.parallel);
   }
 };
-
-// Adds the op once for each choice of types, or for the first alone.
-template <class Op, size_t... kSignatures>
-Status* add(const Functions& functions, CustomOpDomain* domain, bool is_first_only,
-            std::index_sequence<kSignatures...>) {
-  for (const CustomOp* op : {custom_op<Op, kSignatures>()...}) {
-    if (Status* status = functions.custom_op_domain_add(domain, op)) return status;
-    if (is_first_only) break;
-  }
-  return nullptr;
-}
-
-template <class Op>
-Status* add(const Functions& functions, CustomOpDomain* domain, bool is_first_only) {
-  return add<Op>(functions, domain, is_first_only,
-                 std::make_index_sequence<Op::kSpec.signature_count>());
-}
 
 }  // namespace
 }  // namespace m2f::ort
@@ -87,6 +72,7 @@ extern "C" M2F_EXPORT m2f::ort::Status* RegisterCustomOps(m2f::ort::SessionOptio
     const bool is_float_only = std::strncmp(base->get_version(), "1.17.", 5) == 0;
     if (Status* status = add<MsDeformAttn>(functions, made, is_float_only)) return status;
     if (Status* status = add<MaskedAttention>(functions, made, is_float_only)) return status;
+    if (Status* status = add_cuda_ops(functions, made, is_float_only)) return status;
     domain = made;
   }
   return functions.add_custom_op_domain(options, domain);

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import onnx
+import onnxruntime
 import pytest
 
 from m2f.bundle import MODEL
@@ -18,6 +19,7 @@ from tests.cuda_on_cpu.build import COMPILER
 from tests.export import rtx
 from tests.export.models import small
 from tests.export.test_network import exported
+from tests.ops.test_onnxruntime import attention
 from tests.plugins import headers, registry
 
 ROOT = Path(__file__).parents[2]
@@ -41,26 +43,27 @@ def run(*command, **options):
 
 
 @pytest.fixture(scope="session")
-def built(tmp_path_factory):
-    """libm2f_trt.so, for one architecture, as `cmake --preset trt` makes it."""
+def build_folder(tmp_path_factory):
+    """Where `cmake --preset trt` builds, for one architecture."""
     folder = tmp_path_factory.mktemp("trt")
     tools = {"CMAKE_CUDA_COMPILER": NVCC, "M2F_PYTHON": sys.executable}
     options = [f"-D{key}={value}" for key, value in tools.items()]
-    for command in (
-        (
-            CMAKE,
-            "--preset",
-            "trt",
-            "-B",
-            folder,
-            "-DCMAKE_CUDA_ARCHITECTURES=80-real",
-            *options,
-        ),
-        (CMAKE, "--build", folder, "--target", "m2f_trt", "--parallel", "2"),
-    ):
-        code, said = run(*command, cwd=ROOT)
-        assert code == 0, said
-    return folder / "plugins" / "libm2f_trt.so"
+    architecture = "-DCMAKE_CUDA_ARCHITECTURES=80-real"
+    code, said = run(CMAKE, "--preset", "trt", "-B", folder, architecture, *options, cwd=ROOT)
+    assert code == 0, said
+    return folder
+
+
+def compiled(folder, target):
+    code, said = run(CMAKE, "--build", folder, "--target", target, "--parallel", "2")
+    assert code == 0, said
+    return folder / "plugins" / f"lib{target}.so"
+
+
+@pytest.fixture(scope="session")
+def built(build_folder):
+    """libm2f_trt.so."""
+    return compiled(build_folder, "m2f_trt")
 
 
 @pytest.fixture(scope="session")
@@ -147,3 +150,22 @@ def test_an_installed_library_is_found(built, tmp_path, monkeypatch):
     monkeypatch.setattr(trt, "__file__", str(tmp_path / "trt.py"))
     assert trt.find_plugins() == tmp_path / built.name
     assert library.find() is None or library.find().name != built.name
+
+
+@pytest.mark.slow
+def test_onnxruntime_without_a_gpu_takes_the_library_with_cuda_kernels(build_folder):
+    """The ops for its CUDA provider are registered, too, and change nothing on the CPU."""
+    path = compiled(build_folder, "m2f_ort")
+    assert b"CUDAExecutionProvider" in path.read_bytes()
+    model, inputs = attention(has_body=False)
+    outputs = []
+    for found in (path, library.find()):
+        if found is None:
+            pytest.skip("m2f has no native library here to compare with")
+        options = onnxruntime.SessionOptions()
+        options.register_custom_ops_library(str(found))
+        session = onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        outputs.append(session.run(None, inputs)[0])
+    assert (outputs[0] == outputs[1]).all()
