@@ -104,6 +104,10 @@ def tensor_core(largest):
     return 2 * 10 * 2.0**-23 * 17 * largest
 
 
+ROUNDED_UP = 1 + 2.0**-7
+"""A weighted mean may exceed its largest term by float32's rounding of 130 terms (2^-16) and
+by that of what it is stored as (bfloat16: 2^-8)."""
+
 UNIT_ROUNDOFF = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 
 

@@ -39,11 +39,14 @@ class Case:
         inputs = (self.value, self.sampling, self.levels)
         return kernels.ms_deform_attn(*inputs, **self.sizes, **options)
 
-    def error(self, kernels, storage="float32"):
-        """Largest error, and its bound."""
+    def error(self, kernels, storage="float32", value_scale=None):
+        """Largest error, and its bound; an int8 value where it has a scale."""
         inputs = [loaded(stored(x, storage), storage) for x in (self.value, self.sampling)]
+        if value_scale is not None:
+            inputs[0] = self.value.astype(np.float64) * np.float64(np.float32(value_scale))
         expected = reference.ms_deform_attn(*inputs, self.levels, **self.sizes)
-        actual = loaded(self.actual(kernels, storage=storage), storage)
+        actual = self.actual(kernels, storage=storage, value_scale=value_scale)
+        actual = loaded(actual, storage)
         bound = tolerance.deformable(*inputs, self.levels)
         return abs(actual - expected).max(), tolerance.stored(bound, expected, storage)
 
@@ -70,12 +73,8 @@ def test_int8_value_stands_for_its_product_with_the_scale(name, kernels, storage
     case, scale = Case(*CASES[name]), 0.03125 * 1.1
     case.value = np.clip(np.rint(case.value / scale), -128, 127).astype(np.int8)
     case.value[0, 0, :2] = -128, 127
-    value = case.value.astype(np.float64) * np.float64(np.float32(scale))
-    sampling = loaded(stored(case.sampling, storage), storage)
-    expected = reference.ms_deform_attn(value, sampling, case.levels, **case.sizes)
-    actual = loaded(case.actual(kernels, storage=storage, value_scale=scale), storage)
-    bound = tolerance.deformable(value, sampling, case.levels)
-    assert abs(actual - expected).max() <= tolerance.stored(bound, expected, storage)
+    error, bound = case.error(kernels, storage, scale)
+    assert error <= bound
 
 
 @pytest.mark.parametrize("kernels", FAST[:1], ids=str)
@@ -118,6 +117,13 @@ def test_thread_counts_change_nothing(kernels):
     for name in ("several_tiles", "mask2former"):
         case = Case(*CASES[name])
         alone = case.actual(kernels)
+        coarse = {"value_scale": 0.5, "storage": "float16"}
+        case.value = (case.value * 20).astype(np.int8)
+        alone_coarse = case.actual(kernels, **coarse)
+        for threads in (2, 3, 4):
+            again = case.actual(kernels, threads=threads, **coarse)
+            assert (again == alone_coarse).all(), (name, threads)
+        case = Case(*CASES[name])
         for threads in (2, 3, 4):
             assert (case.actual(kernels, threads=threads) == alone).all(), (name, threads)
 
@@ -138,6 +144,41 @@ def test_random_shapes(kernels):
         case = Case(levels, n, m, d, p, seed=seed, reach=10.0 ** rng.integers(-1, 4))
         error, bound = case.error(kernels)
         assert error <= bound, (levels, n, m, d, p)
+        case.value = rng.integers(-128, 128, case.value.shape, np.int8)
+        storage = rng.choice(["float32", "float16", "bfloat16"])
+        error, bound = case.error(kernels, storage, 10.0 ** rng.integers(-6, 3))
+        assert error <= bound, (levels, n, m, d, p, storage)
+
+
+@pytest.mark.parametrize("value_scale", [None, 0.5], ids=["same_type", "int8"])
+@pytest.mark.parametrize("storage", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("kernels", BACKENDS, ids=str)
+def test_any_bits_are_safe(kernels, storage, value_scale):
+    """Every bit pattern is some number; under the sanitizers this reads nothing outside.
+
+    Where no logit is a NaN or infinite, an int8 value leaves nothing but numbers behind.
+    """
+    rng = np.random.default_rng(2)
+    case = Case(*CASES["primes"])
+    dtype = {"float32": np.uint32}.get(storage, np.uint16)
+    bits = rng.integers(0, np.iinfo(dtype).max, case.sampling.shape, dtype, endpoint=True)
+    case.sampling[..., : case.offsets] = loaded_bits(bits, storage)[..., : case.offsets]
+    if value_scale is None:
+        value = rng.integers(0, np.iinfo(dtype).max, case.value.shape, dtype, endpoint=True)
+        case.value = loaded_bits(value, storage)
+    else:
+        case.value = rng.integers(-128, 128, case.value.shape, np.int8)
+    with np.errstate(over="ignore", invalid="ignore"):
+        result = case.actual(kernels, storage=storage, value_scale=value_scale)
+    if value_scale is not None:
+        assert (abs(loaded(result, storage)) <= 64 * tolerance.ROUNDED_UP).all()
+
+
+def loaded_bits(bits, storage):
+    """Bit patterns of a type as float32."""
+    with np.errstate(invalid="ignore"):
+        array = bits if storage == "bfloat16" else bits.view(storage)
+        return loaded(array, storage).astype(np.float32)
 
 
 @pytest.mark.parametrize("kernels", FAST[:1], ids=str)
