@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -99,8 +101,24 @@ def test_a_bundle_that_was_never_compared_is_refused(refused, bundle, edit_manif
     assert "never compared with PyTorch" in refused("bench", bundle, *QUICK, code=1)
 
 
+def test_a_bundle_needs_no_pytorch(exported):
+    program = """
+import sys
+sys.modules["torch"] = None
+from m2f.bench import machine
+from m2f.cli import app
+machine.SIDE, machine.COPIED = 64, 1 << 16
+app(sys.argv[1:])
+"""
+    words = ("bench", exported, "--size", "64", "--runs", "1", "--threads", "1")
+    command = [sys.executable, "-c", program, *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "encoder layers" in done.stdout
+
+
 def test_missing_peers_are_named(m2f, exported, checkpoint, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "transformers", None)
+    monkeypatch.setitem(sys.modules, "transformers", None)
     words = ("--checkpoint", checkpoint, "--peers", "--size", "64", *QUICK, "--json")
     found = m2f("bench", exported, *words)
     untimed = json.loads(found.stdout)["untimed"]
@@ -118,7 +136,7 @@ def test_plot(m2f, exported, tmp_path):
 
 
 def test_plot_without_matplotlib(refused, exported, tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     line = refused("bench", exported, "--plot", tmp_path / "a.png", code=3)
     assert "pip install 'm2f-deploy[bench]'" in line
 
