@@ -92,7 +92,7 @@ class Probe:
         unknown = [name for name in sampled if name not in ranks]
         if unknown:
             raise BundleError(f"the network has no float32 result {unknown[0]}; export again")
-        growing = {o for n in model.graph.node if n.op_type not in MOVES for o in n.output}
+        growing = set(_growing(model.graph))
         self.tensors = tuple(name for name in ranks if name in sampled or name in growing)
         """Every watched tensor, in the order they are computed."""
         stats = _Statistics()
@@ -131,7 +131,7 @@ class _Statistics:
     """Nodes that compute statistics, and the names of what they give."""
 
     def __init__(self) -> None:
-        self.nodes: list[onnx.NodeProto] = []
+        self.nodes: dict[str, list[onnx.NodeProto]] = {}
         self.outputs: list[str] = []
         self.constants: dict[str, Array] = {
             "m2f.flat": np.array([-1]),
@@ -145,7 +145,7 @@ class _Statistics:
     def add(self, name: str, axes: Sequence[int] | None = None) -> None:
         """Smallest and largest value and mean, over some axes or all."""
         for kind, op in (("low", "ReduceMin"), ("high", "ReduceMax"), ("mean", "ReduceMean")):
-            self._node(op, [name], self._output(name, kind), axes=axes, keepdims=0)
+            self._node(name, op, [name], self._output(name, kind), axes=axes, keepdims=0)
 
     def add_sampled(self, name: str, rank: int, axis: int) -> None:
         """The same of each channel, and every (6 k + 1)-th value."""
@@ -153,19 +153,24 @@ class _Statistics:
         flat, size, blocks, times, step = (
             f"{name}.m2f.{part}" for part in ("flat", "size", "blocks", "times", "step")
         )
-        self._node("Reshape", [name, "m2f.flat"], flat)
-        self._node("Shape", [flat], size)
-        self._node("Div", [size, "m2f.block"], blocks)
-        self._node("Mul", [blocks, "m2f.stride"], times)
-        self._node("Add", [times, "m2f.one"], step)
+        self._node(name, "Reshape", [name, "m2f.flat"], flat)
+        self._node(name, "Shape", [flat], size)
+        self._node(name, "Div", [size, "m2f.block"], blocks)
+        self._node(name, "Mul", [blocks, "m2f.stride"], times)
+        self._node(name, "Add", [times, "m2f.one"], step)
         inputs = [flat, "m2f.zero", "m2f.end", "m2f.zero", step]
-        self._node("Slice", inputs, self._output(name, "samples"))
+        self._node(name, "Slice", inputs, self._output(name, "samples"))
 
     def onto(self, model: onnx.ModelProto) -> onnx.ModelProto:
         """A copy of the model that gives the statistics too."""
         larger = onnx.ModelProto()
         larger.CopyFrom(model)
-        larger.graph.node.extend(self.nodes)
+        del larger.graph.node[:]
+        # Where a tensor is made, or else all of them wait for the end, and fill the memory.
+        for node in model.graph.node:
+            larger.graph.node.append(node)
+            for name in node.output:
+                larger.graph.node.extend(self.nodes.get(name, ()))
         larger.graph.output.extend(onnx.ValueInfoProto(name=name) for name in self.outputs)
         larger.graph.initializer.extend(
             onnx.numpy_helper.from_array(array.astype(np.int64), name)
@@ -177,9 +182,29 @@ class _Statistics:
         self.outputs.append(f"{name}.m2f.{kind}")
         return self.outputs[-1]
 
-    def _node(self, op: str, inputs: Sequence[str], output: str, **attributes: Any) -> None:
+    def _node(
+        self, of: str, op: str, inputs: Sequence[str], output: str, **attributes: Any
+    ) -> None:
         attributes = {key: value for key, value in attributes.items() if value is not None}
-        self.nodes.append(helper.make_node(op, inputs, [output], name=output, **attributes))
+        node = helper.make_node(op, inputs, [output], name=output, **attributes)
+        self.nodes.setdefault(of, []).append(node)
+
+
+def _growing(graph: onnx.GraphProto) -> Iterator[str]:
+    """Results that an op may have made larger than what it was given.
+
+    Of a product, its bias, a residual addition and a ReLU, only what comes out at the end:
+    kernels compute them as one, and add in float32 whatever they store.
+    """
+    readers: dict[str, list[str]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node.op_type)
+    for node in graph.node:
+        goes_on = [readers.get(name) in (["Add"], ["Relu"]) for name in node.output]
+        is_end = node.op_type not in MOVES or node.op_type == "Relu"
+        if is_end and not any(goes_on):
+            yield from node.output
 
 
 def _float_results(model: onnx.ModelProto) -> Iterator[tuple[str, int]]:
@@ -200,6 +225,9 @@ def _session(model: onnx.ModelProto, folder: Path, threads: int | None) -> Any:
 
     options = ort.SessionOptions()
     options.log_severity_level = 3
+    # What is to be looked at is looked at as soon as it is there, and then freed.
+    options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
+    options.enable_cpu_mem_arena = options.enable_mem_pattern = False
     if threads is not None:
         options.intra_op_num_threads = threads
     found = library.find()

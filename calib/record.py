@@ -62,8 +62,11 @@ def record(
     waiting = [picture for picture in pictures if picture.sha256 not in done]
     if waiting:
         with _keeping(recording, kept, len(pictures)) as keep:
-            model = onnx.load(str(bundle.model_path), load_external_data=False)
-            probe = Probe(model, bundle.path, sampled, threads=threads)
+            probe = Probe(
+                onnx.load(str(bundle.model_path), load_external_data=False),
+                *(bundle.path, sampled),
+                threads=threads,
+            )
             feed = Feeder(bundle.manifest.metadata.preprocess, bundle.manifest.profile)
             for picture in waiting:
                 if picture.sha256 in recording.images:

@@ -57,6 +57,10 @@ class RangeRule:
                 "it is in percent, from 50 to 100"
             )
 
+    def __str__(self) -> str:
+        suffix = f" {self.percentile:g}" if self.method == "percentile" else ""
+        return f"{self.method}{suffix}"
+
     def threshold(self, histogram: Histogram, peak: float) -> float:
         """The magnitude to which values are clipped; 0 where all of them were zero.
 

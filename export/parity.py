@@ -191,6 +191,7 @@ class OnnxSide:
                 f"{path}: has no tensor {sorted(missing)[0]}, so its decisions cannot be "
                 "compared; export it again"
             )
+        self._made: tuple[tuple[tuple[str, ...], bool], Any] | None = None
 
     def layer_names(self) -> list[str]:
         """See `Side`."""
@@ -211,7 +212,11 @@ class OnnxSide:
             sides = (np.where(f < 0, -1, 1).astype(np.float32) for f in forced)
             feeds |= dict(zip(map(_forced_name, self.decisions), sides, strict=True))
         wanted = [CLASS_LOGITS, MASK_LOGITS, *self.decisions, *layers]
-        session = self._session(wanted, is_forced=forced is not None)
+        key = (tuple(wanted), forced is not None)
+        if self._made is None or self._made[0] != key:
+            self._made = None  # the old one's memory, before the new one takes its own
+            self._made = (key, self._session(wanted, is_forced=forced is not None))
+        session = self._made[1]
         results = session.run(wanted, feeds)
         count = 2 + len(self.decisions)
         traced = dict(zip(layers, results[count:], strict=True))
