@@ -36,10 +36,10 @@ def test_the_kernels_equal_the_plain_loops(tmp_path):
     run("cmake", "--preset", "cpu", "-B", tmp_path / "build", *cross)
     run("cmake", "--build", tmp_path / "build", "--parallel", "2")
     libraries = tmp_path / "build/plugins"
-    program = tmp_path / "self_check"
-    source = ROOT / "tests/ops/self_check.cc"
-    run(COMPILER, "-std=c++17", source, "-o", program, f"-L{libraries}", "-lm2f_ort")
-    said = run(
-        EMULATOR, "-L", "/usr/aarch64-linux-gnu", "-E", f"LD_LIBRARY_PATH={libraries}", program
-    )
-    assert said.strip() == "vector128"
+    for folder in ("ops", "images"):
+        program, source = tmp_path / folder, ROOT / "tests" / folder / "self_check.cc"
+        link = ("-I", ROOT / "plugins", f"-L{libraries}", "-lm2f_ort")
+        run(COMPILER, "-std=c++17", source, "-o", program, *link)
+        emulated = (EMULATOR, "-L", "/usr/aarch64-linux-gnu")
+        said = run(*emulated, "-E", f"LD_LIBRARY_PATH={libraries}", program)
+        assert said.strip() == "vector128"
