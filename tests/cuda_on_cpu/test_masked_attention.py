@@ -151,6 +151,19 @@ def test_keys_nobody_sees_may_hold_anything(plain):
     assert (case.run(plain) == clean).all()
 
 
+@pytest.mark.parametrize("storage", ["float16", "bfloat16"])
+def test_a_tile_is_skipped_by_those_16_queries_that_have_hidden_it(storage, plain):
+    case = Case((1, 32, 192, 1, 32), "nothing_hidden", storage)
+    mask = loaded(case.inputs[3], storage)
+    mask[:, :16, 64:128] = -1
+    case.inputs[3] = stored(mask, storage)
+    value = loaded(case.inputs[2], storage)
+    value[:, 64:128] = np.nan  # a weight of 0 times this would show
+    case.inputs[2] = stored(value, storage)
+    is_nan = np.isnan(loaded(case.run(plain), storage)).all(-1)
+    assert (is_nan[0] == (np.arange(32) >= 16)).all()
+
+
 @pytest.mark.parametrize("storage", FLOATS)
 @pytest.mark.parametrize(("n", "q", "s"), [(0, 3, 5), (2, 0, 5), (2, 3, 0)])
 def test_empty_axes_are_no_work(n, q, s, storage, plain):

@@ -17,6 +17,7 @@ constexpr int kPlainChunks = 4;  // of 32 channels, per pass
 template <class T>
 __device__ __forceinline__ float dot(const T* a, const T* b, int64_t count) {
   float sum = 0.0f;
+#pragma unroll 4
   for (int64_t d = 0; d < count; ++d) sum += number_from(a[d]) * number_from(b[d]);
   return sum;
 }
