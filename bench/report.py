@@ -36,6 +36,11 @@ class Timed:
     times: Times
     parts: Profile | None = None
 
+    @property
+    def slowdown(self) -> float:
+        """How many times as long the parts took together, under the profiler."""
+        return self.parts.total.ms / self.times.median if self.parts else 1.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Untimed:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 SHOWN = 12
 """Types of ops printed."""
 
+DISTURBED = 1.25
+"""How much longer than outside the profiler a network may take without a word."""
+
 
 @reported
 def bench(
@@ -139,6 +142,12 @@ def bench(
         show_json(report.to_json())
     else:
         _print(report)
+    for network in report.networks:
+        if network.slowdown > DISTURBED:
+            say(
+                f"note: {network.name} took {network.slowdown:.1f} times as long under the "
+                "profiler; something else ran meanwhile, so trust only the shares of its parts"
+            )
     for one in report.untimed:
         say(f"note: {one.name} ({one.precision}): {one.why}")
     if report.wrong:
