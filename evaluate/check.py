@@ -14,13 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from m2f.bundle import MANIFEST, Bundle, InputProfile, Range
+from m2f.bundle import MANIFEST, Bundle, InputProfile, Precision, Range
 from m2f.config import Metadata, ModelConfig, json_from_config
 from m2f.errors import UsageError
+from m2f.export.bounds import BOUNDS, LIMIT, Bounds
 from m2f.export.exporter import check_image
 from m2f.export.parity import (
-    LIMIT,
-    PIXEL_LIMIT,
     Difference,
     OnnxSide,
     Side,
@@ -52,14 +51,17 @@ class ImageCheck:
         mask_error: Relative L2 of the mask logits, given the same mask decisions.
         mask_bound: What rounding can explain.
         mask_pixels: Share of mask pixels whose sign differs.
+        pixel_bound: Largest share accepted.
         flips: Mask decisions that rounding tipped, of all layers together.
         decisions: How many there are.
         flip_distance: Largest distance from the threshold of a tipped decision, in units of
             its layer's root mean square.
+        flip_bound: Largest distance accepted.
         mask_iou: Mean over queries, each side deciding for itself.
         mask_iou_least: Of the worst query.
         class_agreement: Share of queries with the same most likely class.
         layers: Relative L2 of each module's output, in the order they run, if asked for.
+        layer_bound: Largest that the coarser precision explains.
     """
 
     image: str
@@ -69,13 +71,16 @@ class ImageCheck:
     mask_error: float
     mask_bound: float
     mask_pixels: float
+    pixel_bound: float
     flips: int
     decisions: int
     flip_distance: float
+    flip_bound: float
     mask_iou: float
     mask_iou_least: float
     class_agreement: float
     layers: tuple[tuple[str, float], ...] = ()
+    layer_bound: float = LIMIT
 
     @property
     def passed(self) -> bool:
@@ -83,14 +88,14 @@ class ImageCheck:
         return (
             self.class_error <= self.class_bound
             and self.mask_error <= self.mask_bound
-            and self.mask_pixels <= PIXEL_LIMIT
-            and self.flip_distance <= LIMIT
+            and self.mask_pixels <= self.pixel_bound
+            and self.flip_distance <= self.flip_bound
         )
 
     @property
     def first_divergence(self) -> str | None:
         """The first module whose outputs differ by more than rounding."""
-        return next((name for name, error in self.layers if error > LIMIT), None)
+        return next((name for name, error in self.layers if error > self.layer_bound), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +129,7 @@ class Artefact:
     metadata: Metadata
     profile: InputProfile | None
     sha256: str
+    precision: Precision
     exact: Callable[[], Side] | None
 
 
@@ -140,7 +146,8 @@ def check(
     """Compares two artefacts on the same images.
 
     Where one of them is a checkpoint, the bound is derived from how far PyTorch's own float32
-    is from its float64 on that image; between two bundles it is the general one.
+    is from its float64 on that image. Between two bundles, or where one of them is not in
+    float32, it is the general one of the coarser precision.
 
     Args:
         a: A checkpoint (file, folder or hub id) or a bundle; the reference.
@@ -192,21 +199,28 @@ def _checked(first: Artefact, second: Artefact, given: Input, *, layers: bool) -
     x = first.side.run(image, image_size, layers=names)
     y = second.side.run(image, image_size, forced=x.decisions, layers=names)
     found = difference_of(x, y)
-    class_bound = mask_bound = LIMIT
-    if make_exact := first.exact or second.exact:
+    bounds = BOUNDS[_coarser(first.precision, second.precision)]
+    class_bound = mask_bound = bounds.error
+    make_exact = first.exact or second.exact
+    if make_exact is not None and bounds.error <= LIMIT:
         exact = make_exact().run(image, image_size, forced=x.decisions)
         floor = difference_of(exact, x if first.exact else y)
         class_bound = min(LIMIT, ROUNDING * floor.class_error)
         mask_bound = min(LIMIT, ROUNDING * floor.mask_error)
     free = second.side.run(image, image_size) if any(found.tipped) else y
-    return _row(name, image, found, (class_bound, mask_bound), x, free)
+    return _row(name, image, found, bounds, (class_bound, mask_bound), x, free)
+
+
+def _coarser(a: Precision, b: Precision) -> Precision:
+    return max(a, b, key=lambda precision: BOUNDS[precision].error)
 
 
 def _row(
     name: str,
     image: Array,
     found: Difference,
-    bounds: tuple[float, float],
+    bounds: Bounds,
+    errors: tuple[float, float],
     x: Trace,
     free: Trace,
 ) -> ImageCheck:
@@ -216,17 +230,20 @@ def _row(
         image=name,
         size=(image.shape[1], image.shape[2]),
         class_error=found.class_error,
-        class_bound=bounds[0],
+        class_bound=errors[0],
         mask_error=found.mask_error,
-        mask_bound=bounds[1],
+        mask_bound=errors[1],
         mask_pixels=found.mask_pixels,
+        pixel_bound=bounds.pixels,
         flips=sum(found.tipped),
         decisions=found.decisions,
         flip_distance=found.worst_tipped,
+        flip_bound=bounds.reach,
         mask_iou=float(overlap.mean()),
         mask_iou_least=float(overlap.min()),
         class_agreement=float(agreement.mean()),
         layers=tuple(found.layers.items()),
+        layer_bound=bounds.error,
     )
 
 
@@ -255,6 +272,7 @@ def _opened(source: str | Path, *, preset: str | None, threads: int | None) -> A
             manifest.metadata,
             manifest.profile,
             manifest.source.sha256,
+            manifest.precision,
             exact=None,
         )
     return _opened_checkpoint(source, preset)
@@ -279,6 +297,7 @@ def _opened_checkpoint(source: str | Path, preset: str | None) -> Artefact:
         checkpoint.metadata,
         None,
         checkpoint.sha256,
+        "fp32",
         exact=lambda: side(torch.float64),
     )
 

@@ -179,7 +179,8 @@ def check_image(profile: InputProfile) -> tuple[Array, Array]:
 
 def _parity(checkpoint: Checkpoint, path: Path, profile: InputProfile) -> Parity:
     """Compares the written file with PyTorch."""
-    from m2f.export.parity import LIMIT, OnnxSide, TorchSide, compare
+    from m2f.export.bounds import LIMIT
+    from m2f.export.parity import OnnxSide, TorchSide, compare
     from m2f.models.mask2former import model_from_weights
 
     image, image_size = check_image(profile)
@@ -188,7 +189,7 @@ def _parity(checkpoint: Checkpoint, path: Path, profile: InputProfile) -> Parity
     layers = checkpoint.config.transformer_decoder.layers
     exported = OnnxSide(path, layers, library=library.find())  # what a session would run
     found = compare(reference, exported, image, image_size)
-    if not found.is_within(LIMIT):
+    if not found.is_within():
         raise CheckFailed(
             f"the exported network differs from PyTorch: relative error of the classes "
             f"{found.class_error:.1e}, of the masks {found.mask_error:.1e}, where rounding is "

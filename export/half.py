@@ -129,7 +129,7 @@ class _Typing:
 
     def _kind(self, node: onnx.NodeProto) -> int:
         """The type a node computes in."""
-        if node.name in self.wide or node.output[0] in self.islands:
+        if node.name in self.wide or node.output[0] in self.islands or node.op_type == "Cast":
             return FLOAT
         if node.op_type in ALWAYS_HALF:
             return self.half
@@ -140,6 +140,8 @@ class _Typing:
 
     def _feed(self, node: onnx.NodeProto, kind: int) -> None:
         """Casts a node's float inputs to its type."""
+        if node.op_type == "Cast":
+            return
         for i, name in enumerate(node.input):
             if node.op_type == "Resize" and i > 0:
                 self._keep(name)

@@ -23,17 +23,17 @@ from numpy.typing import NDArray
 
 from m2f.config import Preprocess
 from m2f.errors import BundleError
+from m2f.export.bounds import BOUNDS, Bounds
+from m2f.export.emulate import emulated, half_of
+from m2f.export.half import DTYPES
 from m2f.export.network import CLASS_LOGITS, IMAGE, IMAGE_SIZE, MASK_LOGITS, attention_logits
 from m2f.models.mask2former import Mask2Former, network_input
 from m2f.models.transformer_decoder import is_masked
 
 Array = NDArray[Any]
 
-LIMIT = 1e-4
-"""Largest relative L2 of an output, FP32 against FP32: DESIGN.md, proof without a GPU."""
-
-PIXEL_LIMIT = 1e-4
-"""Largest share of mask pixels whose sign may differ."""
+RETYPING = frozenset({"Cast", "DequantizeLinear", "QuantizeLinear"})
+"""Ops that give what they read in another type."""
 
 
 @dataclass(frozen=True)
@@ -181,10 +181,15 @@ class OnnxSide:
 
         self.path, self.threads, self.library = path, threads, library
         self.model = onnx.load(str(path), load_external_data=False)
+        self._layers = [n.output[0] for n in self.model.graph.node if _is_module(n)]
+        half = half_of(self.model)
+        if half is not None:
+            self.model = emulated(self.model, half)
         self.decisions = [attention_logits(i) for i in range(layers)]
         form = "plugin" if self.model.functions else "portable"
         kernels = ", native kernels" if library and self.model.functions else ""
         self.name = f"ONNX Runtime {ort.__version__}, {form}{kernels}"
+        self.name += f", {DTYPES[half].name} emulated" if half is not None else ""
         missing = set(self.decisions) - {o for n in self.model.graph.node for o in n.output}
         if missing:
             raise BundleError(
@@ -195,7 +200,7 @@ class OnnxSide:
 
     def layer_names(self) -> list[str]:
         """See `Side`."""
-        return [n.output[0] for n in self.model.graph.node if not _is_numbered(n)]
+        return list(self._layers)
 
     def run(
         self,
@@ -279,10 +284,13 @@ class Difference:
     worst_tipped: float
     layers: Mapping[str, float] = field(default_factory=dict)
 
-    def is_within(self, limit: float = LIMIT) -> bool:
+    def is_within(self, bounds: Bounds = BOUNDS["fp32"]) -> bool:
         """Whether only rounding separates the two."""
-        errors = (self.class_error, self.mask_error, self.worst_tipped)
-        return all(error <= limit for error in errors) and self.mask_pixels <= PIXEL_LIMIT
+        return (
+            max(self.class_error, self.mask_error) <= bounds.error
+            and self.mask_pixels <= bounds.pixels
+            and self.worst_tipped <= bounds.reach
+        )
 
 
 def compare(
@@ -349,10 +357,15 @@ def relative_error(actual: Array, expected: Array) -> float:
     return distance / norm if norm else distance
 
 
-def _is_numbered(node: onnx.NodeProto) -> bool:
-    """Whether the exporter made the name up; such names mean nothing in another file."""
+def _is_module(node: onnx.NodeProto) -> bool:
+    """Whether a node gives a module's result.
+
+    Not where the exporter made its name up, which means nothing in another file; nor where it
+    only gives a result in another type.
+    """
     *_, kind, number = f".{node.output[0]}".rsplit(".", 2)
-    return kind == node.op_type and number.isdecimal()
+    is_numbered = kind == node.op_type and number.isdecimal()
+    return not is_numbered and node.op_type not in RETYPING
 
 
 def _forced_name(decision: str) -> str:

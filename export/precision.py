@@ -43,10 +43,10 @@ def apply(
 
 
 def _opset(plan: Plan) -> int:
-    """The least opset that has the plan's types: bfloat16 convolutions, half scales, FP8."""
-    if plan.base == "bf16":
+    """The opset with bfloat16 convolutions, FP8 without zeros, or half steps, if needed."""
+    if plan.base == "bf16" or (plan.layers and plan.kind == "fp8"):
         return 22
-    return 19 if plan.layers and (plan.base, plan.kind) != ("fp32", "int8") else OPSET
+    return 19 if plan.layers and plan.base == "fp16" else OPSET
 
 
 def _quantized(

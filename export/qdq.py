@@ -99,8 +99,13 @@ class Quantizer:
 
     def _quantized(self, name: Value, scale: Value, zero: Value) -> Value:
         """A tensor's 8-bit numbers."""
-        result = f"{name}.quantized"
-        node = helper.make_node("QuantizeLinear", [name, scale, zero], [result], name=result)
+        result, inputs, kind = f"{name}.quantized", [name, scale, zero], None
+        if self.plan.kind == "fp8":
+            # With an FP8 zero, ONNX Runtime 1.32 drops a ReLU before, as if it were unsigned.
+            inputs, kind = [name, scale], int(onnx.TensorProto.FLOAT8E4M3FN)
+        node = helper.make_node(
+            "QuantizeLinear", inputs, [result], name=result, output_dtype=kind
+        )
         self._after.setdefault(name, []).append(node)
         return result
 

@@ -265,11 +265,7 @@ def writing(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
         DiskError: The place cannot be written to, or the disk is full.
     """
     path = Path(path)
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        if not (path / MANIFEST).is_file():
-            raise UsageError(f"{path}: exists and is not a bundle; choose another name")
-        if not overwrite:
-            raise UsageError(f"{path}: exists; pass --overwrite to replace this bundle")
+    check_place(path, overwrite=overwrite)
     # Named before it is made, so that no interruption can come between making and minding it.
     work = path.parent / f".{path.name}.{secrets.token_hex(4)}"
     try:
@@ -280,6 +276,19 @@ def writing(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
             _move(work, path)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def check_place(path: Path, *, overwrite: bool) -> None:
+    """Refuses a place for a bundle where something is that may not be replaced.
+
+    Raises:
+        UsageError: There is.
+    """
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        if not (path / MANIFEST).is_file():
+            raise UsageError(f"{path}: exists and is not a bundle; choose another name")
+        if not overwrite:
+            raise UsageError(f"{path}: exists; pass --overwrite to replace this bundle")
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

@@ -1,9 +1,11 @@
 """Builds an ONNX file with TensorRT for RTX, which needs no GPU: `python rtx.py FILE SM...`.
 
 Run as a process of its own: the libraries end the process where they would better complain.
-Prints a line of JSON: the engine's size in bytes, 0 where the builder refused.
+Prints a line of JSON: the engine's size in bytes, 0 where the builder refused, and for each
+kind of layer how often the builder was given which type of input.
 """
 
+import collections
 import ctypes
 import importlib.util
 import json
@@ -35,7 +37,7 @@ def needs_rtx():
 
 
 def build(path, capabilities):
-    """Size of the engine for these compute capabilities, bytes; 0 if there is none."""
+    """Size of the engine for these compute capabilities, bytes, 0 if there is none; types."""
     for library in libraries():
         ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
     import tensorrt_rtx_bindings as trt
@@ -54,8 +56,19 @@ def build(path, capabilities):
     for i, name in enumerate(capabilities):
         config.set_compute_capability(getattr(trt.ComputeCapability, name), i)
     engine = builder.build_serialized_network(network, config)
-    return engine.nbytes if engine is not None else 0
+    return engine.nbytes if engine is not None else 0, types(network)
+
+
+def types(network):
+    """Of the first inputs: {"CONVOLUTION": {"HALF": 53}, ...}."""
+    found = collections.defaultdict(collections.Counter)
+    for i in range(network.num_layers):
+        layer = network.get_layer(i)
+        if layer.num_inputs:
+            found[layer.type.name][layer.get_input(0).dtype.name] += 1
+    return found
 
 
 if __name__ == "__main__":
-    print(json.dumps({"bytes": build(sys.argv[1], sys.argv[2:])}))
+    size, given = build(sys.argv[1], sys.argv[2:])
+    print(json.dumps({"bytes": size, "types": given}))

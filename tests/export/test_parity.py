@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from m2f.export.parity import LIMIT, Trace, compare, decisions, difference
+from m2f.export.bounds import LIMIT
+from m2f.export.parity import Trace, compare, decisions, difference
 from m2f.models.transformer_decoder import is_masked
 from tests.export.models import small
 from tests.export.test_network import DYNAMIC, exported, image, reference

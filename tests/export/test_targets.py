@@ -6,15 +6,17 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 
 from m2f.bundle import MODEL, Range
 from m2f.export.exporter import Options
+from m2f.export.plan import Plan
+from m2f.export.precision import apply
+from m2f.export.quantizable import layers
 from tests import tolerance
 from tests.export import rtx
-from tests.export.half import halved
 from tests.export.models import published, small
+from tests.export.test_half import network, written
 from tests.export.test_network import exported, image
 
 PORTABLE = Options(form="portable", batch=Range(min=1, max=2))
@@ -29,6 +31,11 @@ needs_rtx = pytest.mark.skipif(
 
 def built(path, *capabilities):
     """Engine size in bytes, 0 where the builder refused; and its complaints."""
+    return built_with_types(path, *capabilities)[:2]
+
+
+def built_with_types(path, *capabilities):
+    """The same, and the types that the builder was given; see `rtx.py`."""
     script = Path(rtx.__file__)
     done = subprocess.run(
         [sys.executable, script, path, *capabilities],
@@ -37,7 +44,8 @@ def built(path, *capabilities):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])["bytes"], done.stdout + done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    return result["bytes"], done.stdout + done.stderr, result["types"]
 
 
 @pytest.mark.slow
@@ -75,14 +83,52 @@ def test_tensorrt_for_rtx_builds_float32_engines(name, tmp_path):
     assert size > sum(a.nbytes for a in published(name).weights.values()) / 2, said
 
 
+EVERY = ("SM75", *FP32_CAPABILITIES)
+PRECISIONS = {
+    "fp16": ("HALF", "fp16", None, EVERY),
+    "bf16": ("BF16", "bf16", None, FP32_CAPABILITIES),
+    "int8": ("HALF", "fp16", "int8", EVERY),
+    "fp8": ("HALF", "fp16", "fp8", ("SM89", "SM120", "SM121")),
+}
+"""Type that products are given; base and 8-bit type of the plan; who has them."""
+
+
+def precise(checkpoint, base, kind, size):
+    """The network in a precision, ranges made up: what matters is what the builder takes."""
+    model, arrays = network(checkpoint, "portable", size)
+    found = layers(model, arrays, kind) if kind else ()
+    scales = {name: 0.02 for layer in found for name in layer.tensors}
+    names = frozenset(layer.name for layer in found)
+    plan = Plan(base=base, kind=kind or "int8", layers=names, scales=scales)
+    return apply(model, arrays, plan), len(scales)
+
+
+@needs_rtx
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_every_precision_builds_with_its_types(precision, tmp_path):
+    half, base, kind, capabilities = PRECISIONS[precision]
+    typed, rounded = precise(small("odd_windows"), base, kind, (64, 96))
+    size, said, types = built_with_types(written(*typed, tmp_path), *capabilities)
+    assert size > 0, said
+    assert set(types["CONVOLUTION"]) == set(types["MATRIX_MULTIPLY"]) == {half}
+    assert set(types["SOFTMAX"]) == {"FLOAT"}
+    norms = types["NORMALIZATION"]  # group norms in float32, layer norms one op each in half
+    assert norms.keys() == {"FLOAT", half}
+    assert norms["FLOAT"] == 5
+    if kind:
+        assert set(types["DEQUANTIZE"]) == {kind.upper()}
+        assert 0 < sum(types["QUANTIZE"].values()) <= rounded
+
+
 @needs_rtx
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["coco-panoptic-r50", "coco-panoptic-swin-t"])
-def test_turing_takes_the_graph_in_float16(name, tmp_path):
-    exported(published(name), tmp_path, Options(form="portable", size=(256, 320)))
-    onnx.save(halved(onnx.load(tmp_path / MODEL)), tmp_path / "half.onnx")
-    size, said = built(tmp_path / "half.onnx", "SM75")
-    assert size > 0, said
+def test_turing_takes_published_networks_in_float16_and_int8(name, tmp_path):
+    for kind in (None, "int8"):
+        typed, _ = precise(published(name), "fp16", kind, (256, 320))
+        size, said = built(written(*typed, tmp_path / str(kind)), "SM75")
+        assert size > 0, said
 
 
 @needs_rtx

@@ -18,6 +18,7 @@ from m2f.cli.bench import bench
 from m2f.cli.build import build
 from m2f.cli.check import check
 from m2f.cli.compare import compare
+from m2f.cli.convert import convert
 from m2f.cli.demo import demo
 from m2f.cli.doctor import doctor
 from m2f.cli.evaluate import eval
@@ -43,7 +44,7 @@ def _help(function: Callable[..., None]) -> str:
     return cleandoc(function.__doc__ or "").replace("\\b", "\b")
 
 
-DEPLOY = (export, build, run, check, eval, compare, bench, inspect, doctor, demo)
+DEPLOY = (export, convert, build, run, check, eval, compare, bench, inspect, doctor, demo)
 TRAIN = (scenes, finetune, train_sample)
 for verb in DEPLOY + TRAIN:
     app.command(help=_help(verb))(verb)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from m2f.bundle import Form
+from m2f.bundle import Base, Form, check_place, disk_errors
 from m2f.cli import options
+from m2f.cli.convert import report
 from m2f.cli.terminal import parity_in_words, reported, show, show_json, working
+from m2f.errors import UsageError
 
 if TYPE_CHECKING:
     from m2f.bundle import Bundle
@@ -60,6 +66,10 @@ def export(
         bool,
         typer.Option("--external-data", help="Weights beside the ONNX file, even if small."),
     ] = False,
+    precision: Annotated[
+        Base, typer.Option(help="fp16 and bf16: as `m2f convert` makes of fp32.")
+    ] = "fp32",
+    images: options.RangeImages = None,
     overwrite: options.Overwrite = False,
     json: options.Json = False,
     debug: options.Debug = False,
@@ -75,10 +85,14 @@ def export(
       m2f export ./hf-folder -o city.m2f --size 1024x2048
       m2f export ./hf-folder -o any.m2f --min 256x256 --max 1024x2048 --batch 1:8
       m2f export iter_375000.pth -o coco.m2f --preset coco-panoptic-r50 --form plugin
+      m2f export model_final_94dc52.pkl -o coco.m2f --precision fp16 --images photos/
     """
     wanted = {"size": size, "min_size": min_size, "max_size": max_size}
     sizes = {name: options.size(text) for name, text in wanted.items() if text is not None}
-    with working(f"reading {source}") as progress:
+    if images and precision == "fp32":
+        raise UsageError("--images says what half would not hold; give --precision fp16 too")
+    check_place(out, overwrite=overwrite)
+    with contextlib.ExitStack() as stack, working(f"reading {source}") as progress:
         from m2f.export import Algebra, Options
         from m2f.export import export as export_bundle
 
@@ -91,15 +105,40 @@ def export(
             overwrite=overwrite,
             **sizes,
         )
+        place = out
+        if precision != "fp32":
+            folder = tempfile.mkdtemp(prefix=f".{out.name}.", dir=_made(out.parent))
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            place = Path(folder) / out.name
         bundle = export_bundle(
-            source, out, task=task, preset=preset, options=how, progress=progress
+            source, place, task=task, preset=preset, options=how, progress=progress
         )
-    if json:
+        if precision != "fp32":
+            from m2f.calib.convert import convert
+
+            progress(f"converting it to {precision}")
+            conversion = convert(
+                bundle,
+                out,
+                precision=precision,
+                images=images or (),
+                check=check,
+                overwrite=overwrite,
+            )
+    if precision != "fp32":
+        report(conversion, json=json)
+    elif json:
         from m2f.inspect import inspect
 
         show_json(inspect(bundle.path).to_json())
     else:
         show(_summary(bundle))
+
+
+def _made(folder: Path) -> Path:
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _summary(bundle: Bundle) -> str:

@@ -98,6 +98,14 @@ Images = Annotated[
     Path | None,
     typer.Option("--images", help="Folder of the images; found beside the annotations."),
 ]
+RangeImages = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--images",
+        help="Images like those the model is to see: files, folders, patterns. What would "
+        "overflow on them stays in fp32.",
+    ),
+]
 Segments = Annotated[
     Path | None,
     typer.Option("--segments", help="Folder of panoptic PNGs; named as the file."),
