@@ -20,8 +20,9 @@ from m2f.bundle import Bundle, InputProfile
 from m2f.config import json_from_config
 from m2f.errors import MissingDependency, UsageError
 from m2f.evaluate.check import mask_iou
+from m2f.export.bounds import LIMIT
 from m2f.export.exporter import check_image
-from m2f.export.parity import LIMIT, relative_error
+from m2f.export.parity import relative_error
 from m2f.runtime.backend import Backend
 from m2f.runtime.backend_torch import TorchBackend
 from m2f.runtime.backends import BACKENDS, open_backend
