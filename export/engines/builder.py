@@ -33,7 +33,7 @@ from m2f.errors import DeviceError, M2FError, MissingFile, UsageError
 from m2f.export.engines.layers import counts
 from m2f.export.engines.network_file import write_network
 from m2f.export.engines.process import Progress, Worker
-from m2f.export.engines.worker import Request
+from m2f.export.engines.worker import INSPECTED, Request
 from m2f.files import write_json
 from m2f.plugins.trt import system
 
@@ -304,4 +304,7 @@ def _publish(plan: Path, engine: Path, record: EngineRecord, layers: list[Any]) 
     plan.replace(engine)
     rows = [{"name": n, "kind": k, "precision": p} for n, k, p in layers]
     write_json(engine.with_suffix(".layers.json"), rows)
+    inspected = plan.with_name(INSPECTED)
+    if inspected.is_file():
+        inspected.replace(engine.with_suffix(".inspected.json"))
     write_json(record_path(engine), json_from_config(record))

@@ -26,6 +26,9 @@ from m2f.plugins.trt import find_plugins, load, load_plugins, make_logger
 
 Say = Callable[[dict[str, Any]], None]
 
+INSPECTED = "inspected.json"
+"""What TensorRT's inspector says of an engine, beside it while it is being built."""
+
 _DEPTH = 2
 """Of phases within phases that are worth telling; below that they last milliseconds."""
 
@@ -69,19 +72,38 @@ def build(trt: Any, request: Request, say: Say) -> None:
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(request.network):
         reasons = [parser.get_error(i).desc() for i in range(parser.num_errors)]
-        raise BuildError(f"TensorRT cannot read the network: {'; '.join(reasons[:3])}")
+        raise BuildError(f"TensorRT cannot read the network: {_sentence(reasons[0])}")
     say({"layers": layers_of(trt, network)})
     config = _config(trt, builder, network, request)
     config.progress_monitor = _monitor(trt, say)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         reasons = logger.errors or ["it gives no reason"]
-        raise BuildError(f"TensorRT cannot build the engine: {reasons[0]}")
+        raise BuildError(f"TensorRT cannot build the engine: {_sentence(reasons[0])}")
     with open(request.out, "wb") as stream:
         stream.write(plan)
+    if not request.compute:
+        inspect(trt, plan, logger, Path(request.out).with_name(INSPECTED))
     if request.timing_cache is not None and (cache := config.get_timing_cache()) is not None:
         Path(request.timing_cache).write_bytes(memoryview(cache.serialize()))
     say({"done": True, "log": logger.warnings})
+
+
+def _sentence(text: str) -> str:
+    """TensorRT's words in one line."""
+    return " ".join(text.split())
+
+
+def inspect(trt: Any, plan: Any, logger: Any, file: Path) -> None:
+    """Writes down what the builder made of the layers, which only the GPU it built for tells.
+
+    Nothing is written where the engine cannot be read back: running it will say why.
+    """
+    engine = trt.Runtime(logger).deserialize_cuda_engine(plan)
+    if engine is not None:
+        as_json = trt.LayerInformationFormat.JSON
+        text = engine.create_engine_inspector().get_engine_information(as_json)
+        file.write_text(text, encoding="utf-8")
 
 
 def _network_flags(trt: Any) -> int:

@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,6 +18,7 @@ from m2f.errors import (
     UsageError,
 )
 from m2f.export.engines import build
+from m2f.export.engines.worker import inspect
 from tests.export.engines.conftest import RTX, TENSORRT
 from tests.export.rtx import needs_rtx
 
@@ -194,6 +196,32 @@ def test_tensorrt_builds_for_the_gpu_that_is_there(bundle, fake_gpu, tensorrt_mo
     assert report.engine.name == "test-rtx-1-sm89-tensorrt-11.4.0-fp32-1x1x1-to-2x64x64.engine"
     with pytest.raises(UsageError, match="the GPU that is there, SM89, not for SM86"):
         build(bundle, options=options(target="tensorrt", compute=(86,)))
+
+
+def test_what_the_inspector_says_is_kept(tmp_path):
+    """As on the GPU an engine was built for; elsewhere it cannot be read back."""
+    inspector = SimpleNamespace(get_engine_information=lambda format: f"{format}: conv fp16")
+    engine = SimpleNamespace(create_engine_inspector=lambda: inspector)
+    trt = SimpleNamespace(
+        LayerInformationFormat=SimpleNamespace(JSON="json"),
+        Runtime=lambda logger: SimpleNamespace(
+            deserialize_cuda_engine=lambda plan: engine if plan == b"good" else None
+        ),
+    )
+    inspect(trt, b"bad", None, tmp_path / "bad.json")
+    inspect(trt, b"good", None, tmp_path / "good.json")
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [
+        ("good.json", "json: conv fp16")
+    ]
+
+
+def test_a_timing_cache(bundle, fake_gpu, tensorrt_module, tmp_path):
+    tensorrt_module()
+    cache = tmp_path / "kernels.cache"
+    small = options(target="tensorrt", compute=(), max_size=(64, 64), timing_cache=cache)
+    assert build(bundle, options=small).is_new
+    assert cache.stat().st_size > 0
+    assert build(bundle, options=dataclasses.replace(small, rebuild=True)).is_new
 
 
 def test_a_builder_that_dies(bundle, fake_gpu, tensorrt_module):
