@@ -62,6 +62,10 @@ THRESHOLD_SEARCH = 1.02
 apart, and near its least the error grows with the square of the distance; a histogram's bin is
 at most half a step wide, so that it misjudges a step's rounding by (1/2)^2 / 12 of it."""
 
+INT8_OUTPUTS = 0.5
+"""Relative L2 of a small network's logits in int8, deciding for itself: random weights have no
+margin, so that this only tells an answer from none (of unrelated logits it is about 1.4)."""
+
 
 def deformable(value, sampling, sizes):
     """Bounds the absolute error of one float32 deformable attention output.

@@ -8,8 +8,8 @@ import m2f as package
 from m2f.cli import app
 
 VERBS = (
-    *("export", "build", "run", "check", "eval", "compare", "bench", "inspect", "doctor"),
-    *("demo", "scenes", "finetune", "train-sample"),
+    *("export", "convert", "calibrate", "build", "run", "check", "eval", "compare", "bench"),
+    *("inspect", "doctor", "demo", "scenes", "finetune", "train-sample"),
 )
 
 

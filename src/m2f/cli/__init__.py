@@ -16,6 +16,7 @@ import typer
 
 from m2f.cli.bench import bench
 from m2f.cli.build import build
+from m2f.cli.calibrate import calibrate
 from m2f.cli.check import check
 from m2f.cli.compare import compare
 from m2f.cli.convert import convert
@@ -44,7 +45,8 @@ def _help(function: Callable[..., None]) -> str:
     return cleandoc(function.__doc__ or "").replace("\\b", "\b")
 
 
-DEPLOY = (export, convert, build, run, check, eval, compare, bench, inspect, doctor, demo)
+CONVERT = (export, convert, calibrate, build)
+DEPLOY = (*CONVERT, run, check, eval, compare, bench, inspect, doctor, demo)
 TRAIN = (scenes, finetune, train_sample)
 for verb in DEPLOY + TRAIN:
     app.command(help=_help(verb))(verb)
