@@ -22,7 +22,11 @@ from pathlib import Path
 from m2f.errors import CheckFailed, MissingDependency
 
 PLUGINS = Path(__file__).resolve().parents[1] / "plugins"
-SOURCES = ("ops/ms_deform_attn/cuda.cu", "ops/masked_attention/cuda.cu")
+SOURCES = (
+    "ops/ms_deform_attn/cuda.cu",
+    "ops/masked_attention/cuda.cu",
+    "images/cuda.cu",
+)
 
 
 @dataclass(frozen=True)
@@ -144,7 +148,7 @@ def _readable(mangled: str) -> str:
     if shutil.which("c++filt") is None:
         return mangled
     name = subprocess.run(["c++filt", mangled], capture_output=True, text=True, check=True)
-    plain = re.sub(r"^void |\(.*$|m2f::|ms_deform_attn::|masked_attention::", "", name.stdout)
+    plain = re.sub(r"^void |\(.*$|\b[a-z]\w*::", "", name.stdout)
     return plain.strip().replace("signed char", "int8_t").replace("__nv_bfloat16", "BFloat16")
 
 

@@ -4,12 +4,14 @@
 add_library(m2f_cuda OBJECT
   ops/masked_attention/cuda.cu
   ops/ms_deform_attn/cuda.cu)
-set(M2F_CUDA_TARGETS m2f_cuda)
+# Post-processing where the network's outputs lie.
+add_library(m2f_images_cuda OBJECT images/cuda.cu)
+set(M2F_CUDA_TARGETS m2f_cuda m2f_images_cuda)
 
-target_sources(m2f_ort PRIVATE ort/register_cuda.cc)
+target_sources(m2f_ort PRIVATE images/cuda_c_api.cc ort/register_cuda.cc)
 target_compile_definitions(m2f_ort PRIVATE M2F_HAS_CUDA)
 target_include_directories(m2f_ort SYSTEM PRIVATE ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
-target_link_libraries(m2f_ort PRIVATE m2f_cuda)
+target_link_libraries(m2f_ort PRIVATE m2f_cuda m2f_images_cuda)
 set_target_properties(m2f_ort PROPERTIES CUDA_RUNTIME_LIBRARY Static)
 
 if(M2F_TENSORRT_INCLUDE)

@@ -23,6 +23,7 @@ BUDGETS = {
     r"attend_mma_kernel": (128, 38000, 0.25),
     r"plain_kernel": (64, 0, 0.5),
     r"combine_kernel": (64, 0, 0.5),
+    r"compete_kernel|classify_kernel|binarise_kernel": (64, 2100, 0.5),
     r"see_kernel": (40, 0, 1.0),
 }
 

@@ -117,7 +117,7 @@ void run_block(uint3 index) {
   std::vector<Thread*> turns;
   for (int i = 0; i < m.size; ++i) turns.push_back(m.threads[i].get());
   arrange(turns);
-  while (m.alive > 0) {
+  while (m.alive > 0 && !has_enough_findings()) {
     bool moved = false;
     for (Thread* thread : turns) {
       if (thread->done || thread->waiting) continue;
@@ -165,7 +165,9 @@ void run(const Launch& launch) {
     }
   }
   arrange(blocks);
-  for (const uint3& index : blocks) run_block(index);
+  for (const uint3& index : blocks) {
+    if (!has_enough_findings()) run_block(index);
+  }
   check_guards();
   m.launch = nullptr;
 }

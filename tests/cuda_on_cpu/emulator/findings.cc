@@ -22,7 +22,7 @@ std::vector<std::string>& findings() {
 }
 
 void add(const void* code, const char* format, va_list values) {
-  if (findings().size() >= kKept) return;
+  if (has_enough_findings()) return;
   char what[512];
   std::vsnprintf(what, sizeof what, format, values);
   findings().push_back(here() + ": " + what + (code ? ' ' + offset_of(code) : ""));
@@ -38,6 +38,8 @@ std::string offset_of(const void* code) {
   std::snprintf(text, sizeof text, "@0x%zx", static_cast<size_t>(offset));
   return text;
 }
+
+bool has_enough_findings() { return findings().size() >= kKept; }
 
 void report(const char* format, ...) {
   va_list values;
