@@ -8,6 +8,7 @@ rounding; `tests/export/test_algebra.py` shows that of every one alone. `m2f exp
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,6 +58,11 @@ class Algebra:
     def none(cls) -> Algebra:
         """The network as it is written in the paper."""
         return cls(**{field.name: False for field in dataclasses.fields(cls)})
+
+    @classmethod
+    def of(cls, names: Collection[str]) -> Algebra:
+        """The rewrites of these names, as a manifest lists them."""
+        return cls(**{f.name: f.name in names for f in dataclasses.fields(cls)})
 
     @property
     def names(self) -> tuple[str, ...]:

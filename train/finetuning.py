@@ -29,9 +29,10 @@ from m2f.models.checkpoint.shapes import weight_shapes
 from m2f.models.matcher import Objective
 from m2f.train.examples import Examples
 from m2f.train.jitter import Jitter
+from m2f.train.recovery import RANGES, Recovery
 from m2f.train.run import Losses, Progress, follow, held
 from m2f.train.start import ClassChange, Start, with_classes
-from m2f.train.trainer import Prepare, Recipe, Trainer
+from m2f.train.trainer import Recipe, Trainer
 
 RECORD = "training.json"
 """How the model was made; beside its weights."""
@@ -108,6 +109,7 @@ class FinetuneReport:
         folder: That of the run.
         loss: At its start and end.
         notes: What was assumed about the model.
+        ranges: The file of learnt ranges; None unless 8 bits were learnt around.
     """
 
     out: Path
@@ -118,6 +120,7 @@ class FinetuneReport:
     classes: ClassChange
     loss: Losses
     notes: tuple[str, ...]
+    ranges: Path | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Ready for ``json.dump``."""
@@ -130,6 +133,7 @@ class FinetuneReport:
             "classes": self.classes._asdict(),
             "loss": self.loss._asdict(),
             "notes": list(self.notes),
+            "ranges": None if self.ranges is None else str(self.ranges),
         }
 
 
@@ -141,7 +145,7 @@ def finetune(
     settings: Settings,
     folder: Path | None = None,
     resume: bool = False,
-    prepare: Prepare | None = None,
+    recovery: Recovery | None = None,
     progress: Progress | None = None,
 ) -> FinetuneReport:
     """Trains a model on a data set, whose categories become its classes.
@@ -156,7 +160,8 @@ def finetune(
         settings: What to teach, and how.
         folder: Of the run's checkpoint and loss curve; default: ``out`` with "-training".
         resume: Go on with the run in the folder, if there is one.
-        prepare: Changes the model before the loop, e.g. makes it compute as if quantised.
+        recovery: What 8 bits take, for the model to learn around it; its ranges then lie in
+            ``out``, too.
         progress: Told how it goes before each step.
 
     Raises:
@@ -168,6 +173,11 @@ def finetune(
         DiskError: The model or the run cannot be written.
         KeyboardInterrupt: After Ctrl-C; the step at work was ended and kept.
     """
+    if recovery is not None and settings.trains_norm:
+        raise UsageError(
+            "batch normalisations are part of the weights that are quantised, so they cannot "
+            "learn beside them; leave out --train-norm or --qat"
+        )
     folder = out.with_name(f"{out.name}-training") if folder is None else folder
     data = data.of_model(start.metadata.categories)
     config, weights, classes = with_classes(start, data.categories, seed=settings.seed)
@@ -184,8 +194,10 @@ def finetune(
     about = {
         "model_sha256": start.identity,
         "data_sha256": data.fingerprint,
+        **({} if recovery is None else {"qat_sha256": recovery.identity}),
         **json_from_config(settings),
     }
+    prepare = None if recovery is None else recovery.prepare
     recipe = settings.recipe(is_fresh=weights is None)
     with held(folder, out, resume=resume):
         trainer = Trainer(
@@ -200,10 +212,14 @@ def finetune(
             images=len(data.items),
             classes=classes,
             loss=loss,
-            notes=start.notes,
+            notes=start.notes + ((recovery.note,) if recovery else ()),
+            ranges=out / RANGES if recovery else None,
         )
         record = {"m2f": __version__, "model": start.name, "data": data.name, **about}
-        _write(out, trainer, config, metadata, {**record, **report.to_json()})
+        files = {RECORD: {**record, **report.to_json()}}
+        if recovery is not None:
+            files[RANGES] = recovery.ranges(trainer.model)
+        _write(out, trainer, config, metadata, files)
     return report
 
 
@@ -212,13 +228,14 @@ def _write(
     trainer: Trainer,
     config: ModelConfig,
     metadata: Metadata,
-    record: Mapping[str, Any],
+    files: Mapping[str, Mapping[str, Any]],
 ) -> None:
     weights = trainer.result
     weights = {name: weights[name] for name in weight_shapes(config)}  # not what was prepared
     with appearing(out) as work:
         write_hf(weights, config, metadata, work)
-        write_json(work / RECORD, record)
+        for name, content in files.items():
+            write_json(work / name, content)
 
 
 def _metadata(start: Start, data: DataSet, settings: Settings) -> Metadata:

@@ -56,6 +56,15 @@ def finetune(
         bool,
         typer.Option("--train-norm", help="Batch normalisations learn, too."),
     ] = False,
+    qat: Annotated[
+        Path | None,
+        typer.Option(
+            "--qat",
+            metavar="BUNDLE",
+            help="Learn around 8 bits: an INT8 bundle of the same checkpoint, from "
+            "`m2f calibrate`.",
+        ),
+    ] = None,
     test_size: Annotated[
         str | None,
         typer.Option(
@@ -85,6 +94,8 @@ def finetune(
       m2f finetune ./hf-folder --data instances.json --images photos --task instance -o cars
       m2f finetune ./hf-folder --data roads --labels roads.json --task semantic -o roads-model
       m2f finetune --from-scratch sample --data pets/panoptic.json --task panoptic -o pets
+      m2f finetune ./hf-folder --data pets/panoptic.json --task panoptic -o tuned \
+        --qat int8.m2f --rate 2e-5
     """
     with counting("loading") as progress:
         from m2f.train.libraries import require_libraries
@@ -115,6 +126,11 @@ def finetune(
             data, task=task, images=images, segments=segments, labels=labels, ignore=ignore
         )
         start = start_from(source, preset=preset) if source else start_afresh(str(from_scratch))
+        around = None
+        if qat is not None:
+            from m2f.train.recovery import recovery
+
+            around = recovery(qat, start)
         report = finetune(
             start,
             truth,
@@ -122,6 +138,7 @@ def finetune(
             settings=settings,
             folder=folder,
             resume=resume,
+            recovery=around,
             progress=progress,
         )
     for note in report.notes:
@@ -143,4 +160,7 @@ def _print(report: FinetuneReport) -> None:
         f"{report.steps} steps on {report.images} images, "
         f"loss {loss.first:.1f} to {loss.last:.1f}"
     )
-    show(f"The model is in {report.out}. Next: m2f export {report.out} -o {report.out}.m2f")
+    out = report.out
+    show(f"The model is in {out}. Next: m2f export {out} -o {out}.m2f")
+    if report.ranges is not None:
+        show(f"then m2f calibrate {out}.m2f --ranges {report.ranges} -o {out}-int8.m2f")
