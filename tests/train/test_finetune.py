@@ -5,7 +5,6 @@ import json
 
 import numpy as np
 import pytest
-import torch
 
 from m2f.errors import UsageError
 from m2f.evaluate import evaluate, open_data
@@ -134,19 +133,6 @@ def test_the_backbone_learns_at_a_tenth_of_the_rate(tmp_path, panoptic):
     far = {n: np.median(np.abs(after[n] - before[n])) for n in after if n.endswith(".weight")}
     assert far["backbone.res2.0.conv1.weight"] == pytest.approx(1e-4, rel=0.1)
     assert far["pixel_decoder.layers.0.linear1.weight"] == pytest.approx(1e-3, rel=0.1)
-
-
-def test_a_prepared_model_is_trained_and_written_without_what_was_added(tmp_path, panoptic):
-    kept = []
-
-    def prepare(model):
-        model.scale = torch.nn.Parameter(torch.ones(3))
-        model.register_forward_pre_hook(lambda m, x: (x[0] * m.scale[:, None, None],))
-        kept.append(model)
-
-    report = finetune(trained(), panoptic, tmp_path / "out", settings=QUICK, prepare=prepare)
-    assert not torch.equal(kept[0].scale, torch.ones(3))
-    assert read(report.out).config == TINY
 
 
 def test_where_to_start():
