@@ -94,8 +94,7 @@ def finetune(
       m2f finetune ./hf-folder --data instances.json --images photos --task instance -o cars
       m2f finetune ./hf-folder --data roads --labels roads.json --task semantic -o roads-model
       m2f finetune --from-scratch sample --data pets/panoptic.json --task panoptic -o pets
-      m2f finetune ./hf-folder --data pets/panoptic.json --task panoptic -o tuned \
-        --qat int8.m2f --rate 2e-5
+      m2f finetune ./hf-folder --data pets.json --task panoptic --qat int8.m2f -o tuned
     """
     with counting("loading") as progress:
         from m2f.train.libraries import require_libraries
