@@ -73,6 +73,7 @@ class Probe:
         folder: Path,
         sampled: Mapping[str, int],
         *,
+        is_fused: bool = False,
         threads: int | None = None,
     ) -> None:
         """Adds the nodes and loads the result.
@@ -83,6 +84,8 @@ class Probe:
             sampled: Tensors to be known in detail, with their axis of channels. Of every
                 other float32 result that an op may have made larger, extremes and mean are
                 told of the whole.
+            is_fused: Tell a product, its bias, a residual addition and a ReLU by what comes
+                out of them together, which needs less memory.
             threads: Cores to use; all unless given.
 
         Raises:
@@ -92,7 +95,7 @@ class Probe:
         unknown = [name for name in sampled if name not in ranks]
         if unknown:
             raise BundleError(f"the network has no float32 result {unknown[0]}; export again")
-        growing = set(_growing(model.graph))
+        growing = set(_growing(model.graph, is_fused=is_fused))
         self.tensors = tuple(name for name in ranks if name in sampled or name in growing)
         """Every watched tensor, in the order they are computed."""
         stats = _Statistics()
@@ -190,20 +193,20 @@ class _Statistics:
         self.nodes.setdefault(of, []).append(node)
 
 
-def _growing(graph: onnx.GraphProto) -> Iterator[str]:
+def _growing(graph: onnx.GraphProto, *, is_fused: bool) -> Iterator[str]:
     """Results that an op may have made larger than what it was given.
 
-    Of a product, its bias, a residual addition and a ReLU, only what comes out at the end:
-    kernels compute them as one, and add in float32 whatever they store.
+    If fused: of a product, its bias, a residual addition and a ReLU, only what comes out at the
+    end, as 8-bit kernels compute them as one, and add in 32 bits whatever they store.
     """
     readers: dict[str, list[str]] = {}
     for node in graph.node:
         for name in node.input:
             readers.setdefault(name, []).append(node.op_type)
     for node in graph.node:
-        goes_on = [readers.get(name) in (["Add"], ["Relu"]) for name in node.output]
-        is_end = node.op_type not in MOVES or node.op_type == "Relu"
-        if is_end and not any(goes_on):
+        goes_on = any(readers.get(name) in (["Add"], ["Relu"]) for name in node.output)
+        grows = node.op_type not in MOVES or (is_fused and node.op_type == "Relu")
+        if grows and not (is_fused and goes_on):
             yield from node.output
 
 

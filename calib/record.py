@@ -65,6 +65,7 @@ def record(
             probe = Probe(
                 onnx.load(str(bundle.model_path), load_external_data=False),
                 *(bundle.path, sampled),
+                is_fused=True,
                 threads=threads,
             )
             feed = Feeder(bundle.manifest.metadata.preprocess, bundle.manifest.profile)

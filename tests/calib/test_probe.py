@@ -35,7 +35,7 @@ def fed(bundle, pictures):
 
 @pytest.fixture(scope="module")
 def seen(bundle, model, fed):
-    return Probe(model, bundle.path, tensors_of(model), threads=1).run(*fed)
+    return Probe(model, bundle.path, tensors_of(model), is_fused=True, threads=1).run(*fed)
 
 
 def test_it_sees_what_passes_through(bundle, model, fed, seen):
@@ -65,11 +65,12 @@ def end_of(name, nodes):
     return name
 
 
-def test_every_growing_result_is_watched(model, seen):
+def test_every_growing_result_is_watched(bundle, model, seen):
     products = [n.output[0] for n in model.graph.node if n.op_type in ("Conv", "MatMul")]
     ends = {end_of(name, model.graph.node) for name in products}
     assert len(ends) > 50
     assert ends <= set(seen)
+    assert set(products) <= set(Probe(model, bundle.path, {}, threads=1).tensors)
     outputs = {n.output[0] for n in model.graph.node if n.op_type == "LayerNormalization"}
     assert outputs <= set(seen)
     assert not any(name.startswith("constant") for name in seen)

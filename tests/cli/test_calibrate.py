@@ -1,14 +1,10 @@
 """`m2f calibrate`: what it prints, and what it refuses."""
 
 import json
-import signal
-import time
 
 import numpy as np
 import pytest
 from PIL import Image
-
-from tests.cli.test_bad_input import start
 
 
 @pytest.fixture(scope="module")
@@ -89,19 +85,3 @@ def test_a_cache_of_another_preprocessing(refused, m2f, small, exported, photos,
     line = refused(*words, "--cache", cache, code=2)
     assert "ranges.npz" in line
     assert "its min_size is 48, here 800" in line
-
-
-def test_an_interrupted_run_goes_on(m2f, exported, photos, tmp_path):
-    out, cache = tmp_path / "out.m2f", tmp_path / "out.calibration.npz"
-    words = ("calibrate", exported, "--images", photos, "-o", out, "--threads", 1)
-    process = start(*words)
-    deadline = time.monotonic() + 120
-    while not any(tmp_path.iterdir()) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=120)
-    assert process.returncode == 130, stderr
-    assert "Traceback" not in stderr
-    assert {p.name for p in tmp_path.iterdir()} <= {cache.name}
-    m2f(*words)
-    assert out.is_dir()
