@@ -15,10 +15,10 @@ import argparse
 import functools
 import json
 import multiprocessing
-import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -118,9 +118,15 @@ def _growth(case: Case, side: str) -> float:
     torch.set_num_threads(case.threads)
     torch.ones(64, 64).softmax(-1).argmax(0)  # what PyTorch sets up once is not counted
     native.library(case.threads)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = _peak()
     getattr(case, side)()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return (_peak() - before) / 1024
+
+
+def _peak() -> int:
+    """KiB; getrusage would give the parent's, where that was larger."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
 
 
 def times_of(calls: Sequence[Callable[[], Any]], runs: int) -> list[list[float]]:
