@@ -39,6 +39,7 @@ static __device__ __forceinline__ Best best_of(const DeviceJob& job,
   for (int32_t k = static_cast<int32_t>(threadIdx.x) / kWarp * kTogether; k < job.classes;
        k += kWarps * kTogether) {
     float sum[kTogether] = {};
+#pragma unroll 1  // several queries at once would want more registers than there are
     for (int32_t i = 0; i < job.planes.count; ++i) {
       const float probability = probabilities[i * kWarp + lane];
       const float* weights = job.weights + int64_t{i} * job.classes + k;
