@@ -112,7 +112,7 @@ class CalibrationReport:
 
     bundle: Path
     precision: str
-    rule: RangeRule
+    rule: RangeRule | str
     images: int
     quantized: tuple[str, ...]
     kept: tuple[str, ...] = ()
@@ -139,7 +139,7 @@ class CalibrationReport:
     def remarks(self) -> list[str]:
         """What a reader has to know beside the figures."""
         texts = []
-        if self.images < ADVISED:
+        if 0 < self.images < ADVISED:
             texts.append(f"ranges come from {self.images} images; {ADVISED} or more are better")
         if self.dead:
             texts.append(
@@ -180,12 +180,7 @@ def calibrate(
     """
     if not isinstance(bundle, Bundle):
         bundle = Bundle.open(os.fspath(bundle))
-    manifest = bundle.manifest
-    if manifest.precision != "fp32":
-        raise UsageError(
-            f"{bundle.path}: is {manifest.precision} already, calibration starts from fp32; "
-            "give it the bundle that this one was made from"
-        )
+    check_float32(bundle)
     with writing(Path(out), overwrite=options.overwrite) as folder:
         found = pictures(images, limit=options.images)
         network = Network(bundle, options.form)
@@ -200,9 +195,21 @@ def calibrate(
         opset = network.write(folder, report.quantized)
         ranges = folder / RANGES
         write_json(ranges, _ranges(network, recording, report))
-        manifest = _manifest(network, report, opset=opset, calibration=sha256_of(ranges))
+        manifest = quantised_manifest(
+            network, report, opset=opset, calibration=sha256_of(ranges)
+        )
         write_manifest(folder, manifest)
     return report
+
+
+def check_float32(bundle: Bundle) -> None:
+    """Raises `UsageError` for a bundle that is something else already."""
+    precision = bundle.manifest.precision
+    if precision != "fp32":
+        raise UsageError(
+            f"{bundle.path}: is {precision} already, calibration starts from fp32; give it the "
+            "bundle that this one was made from"
+        )
 
 
 def _chosen(
@@ -298,7 +305,7 @@ def _ranges(
     }
 
 
-def _manifest(
+def quantised_manifest(
     network: Network, report: CalibrationReport, *, opset: int, calibration: str
 ) -> Manifest:
     """The float32 bundle's, but for what has changed."""

@@ -5,7 +5,6 @@ do well with them, and moves the ranges. What it ends with is a checkpoint, and 
 `RANGES`, which `m2f calibrate --ranges` takes instead of images.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,8 @@ from typing import Any
 import torch
 
 from m2f.bundle import Bundle, Manifest, sha256_of
+from m2f.calib.calibration import RANGES as CALIBRATION
+from m2f.calib.learnt import read_ranges
 from m2f.errors import BundleError, UsageError
 from m2f.export.algebra import Algebra
 from m2f.export.network import onnx_from_weights
@@ -21,9 +22,6 @@ from m2f.export.quantizable import Layer, layers
 from m2f.models.mask2former import Mask2Former
 from m2f.train.quantized import LARGEST, Rounding, learnt_steps, prepare
 from m2f.train.start import Start
-
-CALIBRATION = "calibration.json"
-"""In a bundle: its ranges; see `m2f.calib`."""
 
 RANGES = "ranges.json"
 """Beside a checkpoint: the ranges that were learnt with it, in the same terms."""
@@ -102,9 +100,9 @@ def recovery(bundle: str | Path, start: Start) -> Recovery:
             "that is to be trained"
         )
     file = opened.path / CALIBRATION
-    quantized, thresholds = read_ranges(file)
+    ranges = read_ranges(file)
     graph = _layers_of(start, manifest)
-    unknown = sorted(set(quantized) - set(graph))
+    unknown = sorted(set(ranges.quantized) - set(graph))
     if unknown:
         raise BundleError(
             f"{file}: names {unknown[0]}, which the network does not have; calibrate again"
@@ -112,24 +110,12 @@ def recovery(bundle: str | Path, start: Start) -> Recovery:
     return Recovery(
         name=opened.path.name,
         identity=sha256_of(file),
-        quantized=quantized,
-        thresholds=thresholds,
-        rounding=rounding([graph[name] for name in quantized], start, thresholds),
+        quantized=ranges.quantized,
+        thresholds=ranges.thresholds,
+        rounding=rounding(
+            [graph[name] for name in ranges.quantized], start, ranges.thresholds
+        ),
     )
-
-
-def read_ranges(file: Path) -> tuple[tuple[str, ...], dict[str, float]]:
-    """The quantised layers and every tensor's range, of a file that calibration wrote.
-
-    Raises:
-        BundleError: It is not one.
-    """
-    try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
-        thresholds = {str(name): float(value) for name, value in raw["thresholds"].items()}
-        return tuple(map(str, raw["quantized"])), thresholds
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
-        raise BundleError(f"{file}: holds no ranges ({problem}); calibrate again") from problem
 
 
 def rounding(quantized: list[Layer], start: Start, thresholds: Mapping[str, float]) -> Rounding:

@@ -13,7 +13,7 @@ MAY_IMPORT = {
     "models": {"models"},
     "plugins": {"plugins"},
     "export": {"export", "models", "plugins"},
-    "train": {"train", "evaluate", "export", "models", "runtime"},
+    "train": {"train", "calib", "evaluate", "export", "models", "runtime"},
     "runtime": {"runtime", "plugins"},
     "evaluate": {"evaluate", "export", "models", "plugins", "runtime"},
     "calib": {"calib", "evaluate", "export", "plugins", "runtime"},

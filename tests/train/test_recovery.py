@@ -6,8 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from m2f.bundle import MANIFEST, Range
-from m2f.errors import BundleError, UsageError
+from m2f.bundle import MANIFEST, Bundle, Range
+from m2f.errors import BundleError, MissingFile, UsageError
 from m2f.evaluate import open_data
 from m2f.export import Options, export, onnx_file, precision
 from m2f.export.parity import OnnxSide, TorchSide, relative_error
@@ -17,13 +17,16 @@ from m2f.models.checkpoint import read, write_hf
 from m2f.models.mask2former import model_from_weights
 from m2f.train.finetuning import finetune
 from m2f.train.quantized import LARGEST
-from m2f.train.recovery import CALIBRATION, PIXELS, read_ranges, recovery
+from m2f.calib.calibration import RANGES as CALIBRATION
+from m2f.calib.learnt import quantise, read_ranges
+from m2f.train.recovery import PIXELS, recovery
 from m2f.train.start import start_from
 from tests.train.easy import METADATA, TINY, fresh, trained
 from tests.train.test_finetune import QUICK
 from tests.train.test_verbs import interrupt
 
 THRESHOLD = 4.0
+OPTIONS = Options(check=False, batch=Range(min=1, max=1))
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +35,8 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("recovery")
     (folder / "tiny").mkdir()
     write_hf(trained().weights, TINY, METADATA, folder / "tiny")
-    options = Options(check=False, batch=Range(min=1, max=1))
     for name in ("plain.m2f", "int8.m2f"):
-        export(folder / "tiny", folder / name, options=options)
+        export(folder / "tiny", folder / name, options=OPTIONS)
     found = layers(*onnx_file.load(folder / "plain.m2f/model.onnx"))
     ranges = {
         "quantized": [layer.name for layer in found],
@@ -96,14 +98,29 @@ def test_learns_weights_and_ranges(place, around, data, tmp_path):
     panoptic = open_data(data, task="panoptic")
     start = start_from(place / "tiny")
     report = finetune(start, panoptic, tmp_path / "out", settings=QUICK, recovery=around)
-    quantized, thresholds = read_ranges(report.ranges)
-    assert quantized == around.quantized
+    ranges = read_ranges(report.ranges)
+    thresholds = ranges.thresholds
+    assert ranges.quantized == around.quantized
     assert set(thresholds) == set(around.thresholds)
     learnt = {name for name, value in thresholds.items() if value != THRESHOLD}
     assert learnt
     assert learnt <= set(around.rounding.steps)
     assert read(report.out).config == TINY
     assert "training rounds in" in report.notes[-1]
+    export(report.out, tmp_path / "out.m2f", options=OPTIONS)
+    made = quantise(tmp_path / "out.m2f", report.ranges, tmp_path / "out-int8.m2f")
+    assert made.quantized == around.quantized
+    model, arrays = onnx_file.load(tmp_path / "out-int8.m2f/model.onnx")
+    scales = {
+        node.input[0]: float(arrays[node.input[1]])
+        for node in model.graph.node
+        if node.op_type == "QuantizeLinear" and node.input[0] in learnt
+    }
+    assert scales
+    for name, scale in scales.items():
+        assert scale == pytest.approx(thresholds[name] / LARGEST, rel=1e-6)
+    about = Bundle.open(tmp_path / "out-int8.m2f").manifest.quantization
+    assert about.method == "learnt, from int8.m2f"
 
 
 def test_goes_on_with_the_ranges_it_had(place, around, data, tmp_path, ctrl_c):
@@ -138,6 +155,14 @@ def test_what_cannot_be_recovered(place, around, data, tmp_path):
     panoptic = open_data(data, task="panoptic")
     with pytest.raises(UsageError, match="leave out --train-norm or --qat"):
         finetune(start, panoptic, tmp_path / "out", settings=settings, recovery=around)
+    with pytest.raises(MissingFile, match="no such file of ranges"):
+        read_ranges(tmp_path / "none.json")
+    with pytest.raises(UsageError, match="is int8 already"):
+        quantise(place / "int8.m2f", place / "int8.m2f" / CALIBRATION, tmp_path / "x.m2f")
+    (tmp_path / "other.json").write_text('{"quantized": ["a"], "thresholds": {"a": 1}}')
+    with pytest.raises(UsageError, match="quantises a, which"):
+        quantise(place / "plain.m2f", tmp_path / "other.json", tmp_path / "x.m2f")
+    assert not (tmp_path / "x.m2f").exists()
     (tmp_path / "odd.json").write_text('{"quantized": 3}')
     with pytest.raises(BundleError, match="holds no ranges"):
         read_ranges(tmp_path / "odd.json")

@@ -24,16 +24,23 @@ SHOWN = 12
 @reported
 def calibrate(
     bundle: Annotated[Path, typer.Argument(help="A bundle in float32.", show_default=False)],
+    out: options.Out,
     images: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             "--images",
             help="Images like those the model is to see: a file, folder or pattern; repeat it "
             "for several.",
-            show_default=False,
         ),
-    ],
-    out: options.Out,
+    ] = None,
+    ranges: Annotated[
+        Path | None,
+        typer.Option(
+            "--ranges",
+            help="Instead of images: the ranges.json of `m2f finetune --qat`, or the "
+            "calibration.json of a bundle of the same network.",
+        ),
+    ] = None,
     method: Annotated[
         Literal["minmax", "entropy", "percentile", "mse"],
         typer.Option(help="How a tensor's range follows from its values."),
@@ -104,12 +111,17 @@ def calibrate(
       m2f calibrate coco.m2f --images photos -o coco-int8.m2f --rest fp16 --max-drop 0.5
       m2f calibrate coco.m2f --images photos -o cpu.m2f --target onnxruntime --method entropy
       m2f calibrate coco.m2f --images photos -o best.m2f --max-drop 0.5 --data panoptic.json
+      m2f calibrate tuned.m2f --ranges tuned/ranges.json -o tuned-int8.m2f
     """
     given = (data, data_images, segments, labels, ignore, data_limit, plot)
     if max_drop is None and any(option is not None for option in given):
         raise UsageError("--data, its options and --plot go with --max-drop; pass that, too")
+    if (images is None) == (ranges is None):
+        raise UsageError("ranges come from --images or from a file, --ranges; pass one of them")
+    if ranges is not None and max_drop is not None:
+        raise UsageError("--ranges says which layers to quantise; leave out --max-drop")
     with counting("loading the bundle") as progress:
-        from m2f.calib import Form, Limit, Options, RangeRule
+        from m2f.calib import Form, Limit, Options, RangeRule, quantise
         from m2f.calib import calibrate as calibrate_bundle
         from m2f.calib.plot import check, save_ranking
 
@@ -132,15 +144,18 @@ def calibrate(
             limit=None if max_drop is None else allowed(max_drop),
             overwrite=overwrite,
         )
-        report = calibrate_bundle(
-            bundle,
-            images,
-            out,
-            options=how,
-            cache=cache or out.with_name(f"{out.stem}.calibration.npz"),
-            threads=threads,
-            progress=progress,
-        )
+        if ranges is not None:
+            report = quantise(bundle, ranges, out, options=how)
+        else:
+            report = calibrate_bundle(
+                bundle,
+                images or (),
+                out,
+                options=how,
+                cache=cache or out.with_name(f"{out.stem}.calibration.npz"),
+                threads=threads,
+                progress=progress,
+            )
         if plot is not None:
             save_ranking(plot, report.ranking, report.kept)
     if json:
@@ -164,7 +179,7 @@ def _print(report: CalibrationReport) -> None:
     total = len(report.quantized) + len(report.kept) + len(report.dead)
     show(
         f"{report.bundle}: {len(report.quantized)} of {total} layers in {report.precision}, "
-        f"ranges by {report.rule} from {report.images} images"
+        f"ranges by {report.rule}" + (f" from {report.images} images" if report.images else "")
     )
     if report.metric is not None and report.reference is not None:
         assert report.reached is not None
