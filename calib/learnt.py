@@ -1,4 +1,4 @@
-"""Ranges that were chosen before: by training around 8 bits, or for another file of a network."""
+"""Ranges chosen before: by training around 8 bits, or for another file of a network."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from m2f.bundle import Bundle, sha256_of, write_manifest, writing
 from m2f.calib.calibration import (
     RANGES,
     CalibrationReport,
-    Options,
     check_float32,
     quantised_manifest,
 )
-from m2f.calib.network import Network
+from m2f.calib.network import Form, Network
 from m2f.errors import BundleError, MissingFile, UsageError
 from m2f.files import write_json
 
@@ -68,7 +67,8 @@ def quantise(
     file: str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
-    options: Options = Options(),
+    form: Form | None = None,
+    overwrite: bool = False,
 ) -> CalibrationReport:
     """Turns a float32 bundle into one with explicit Q/DQ nodes, by ranges from a file.
 
@@ -76,7 +76,8 @@ def quantise(
         bundle: In float32; its network must have the layers that the file names.
         file: See `read_ranges`.
         out: Folder to make; appears whole or not at all.
-        options: What the network is to become; rules and limits are the file's.
+        form: What the network is to become; int8 in float32 unless given.
+        overwrite: Replace an existing bundle.
 
     Raises:
         UsageError: The bundle is not float32, or has other layers, or something is at ``out``.
@@ -88,13 +89,13 @@ def quantise(
         bundle = Bundle.open(os.fspath(bundle))
     check_float32(bundle)
     ranges = read_ranges(Path(file))
-    network = Network(bundle, options.form)
+    network = Network(bundle, form or Form())
     _check(network, ranges, Path(file))
     network.thresholds = ranges.thresholds
-    with writing(Path(out), overwrite=options.overwrite) as folder:
+    with writing(Path(out), overwrite=overwrite) as folder:
         report = CalibrationReport(
             bundle=Path(out),
-            precision=options.form.kind,
+            precision=network.form.kind,
             rule=ranges.rule,
             images=0,
             quantized=ranges.quantized,
@@ -109,9 +110,7 @@ def quantise(
             "kept": list(report.kept),
         }
         write_json(kept, content)
-        manifest = quantised_manifest(
-            network, report, opset=opset, calibration=sha256_of(kept)
-        )
+        manifest = quantised_manifest(network, report, opset=opset, calibration=sha256_of(kept))
         write_manifest(folder, manifest)
     return report
 
@@ -129,6 +128,6 @@ def _check(network: Network, ranges: Ranges, file: Path) -> None:
     missing = sorted(needed - set(ranges.thresholds))
     if missing:
         raise UsageError(
-            f"{file}: has no range for {missing[0]}, which {place} needs; export it in the same "
-            "form and with the same sizes as the bundle that was calibrated"
+            f"{file}: has no range for {missing[0]}, which {place} needs; export it in the "
+            "same form and with the same sizes as the bundle that was calibrated"
         )

@@ -112,9 +112,7 @@ def recovery(bundle: str | Path, start: Start) -> Recovery:
         identity=sha256_of(file),
         quantized=ranges.quantized,
         thresholds=ranges.thresholds,
-        rounding=rounding(
-            [graph[name] for name in ranges.quantized], start, ranges.thresholds
-        ),
+        rounding=rounding([graph[name] for name in ranges.quantized], start, ranges.thresholds),
     )
 
 

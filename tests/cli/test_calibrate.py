@@ -85,3 +85,18 @@ def test_a_cache_of_another_preprocessing(refused, m2f, small, exported, photos,
     line = refused(*words, "--cache", cache, code=2)
     assert "ranges.npz" in line
     assert "its min_size is 48, here 800" in line
+
+
+def test_ranges_from_a_file(refused, m2f, small, photos, tmp_path):
+    out, again = tmp_path / "out.m2f", tmp_path / "again.m2f"
+    m2f("calibrate", small, "--images", photos, "-o", out)
+    ranges = out / "calibration.json"
+    result = m2f("calibrate", small, "--ranges", ranges, "-o", again)
+    assert "ranges by mse" in result.stdout
+    assert (again / "model.onnx").read_bytes() == (out / "model.onnx").read_bytes()
+    words = ("calibrate", small, "-o", tmp_path / "no.m2f")
+    assert "pass one of them" in refused(*words, code=2)
+    assert "leave out --max-drop" in refused(
+        *words, "--ranges", ranges, "--max-drop", 1, code=2
+    )
+    assert "no such file of ranges" in refused(*words, "--ranges", "none.json", code=3)

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from m2f.bundle import MANIFEST, Bundle, Range
+from m2f.calib.calibration import RANGES as CALIBRATION
+from m2f.calib.learnt import quantise, read_ranges
 from m2f.errors import BundleError, MissingFile, UsageError
 from m2f.evaluate import open_data
 from m2f.export import Options, export, onnx_file, precision
@@ -17,8 +19,6 @@ from m2f.models.checkpoint import read, write_hf
 from m2f.models.mask2former import model_from_weights
 from m2f.train.finetuning import finetune
 from m2f.train.quantized import LARGEST
-from m2f.calib.calibration import RANGES as CALIBRATION
-from m2f.calib.learnt import quantise, read_ranges
 from m2f.train.recovery import PIXELS, recovery
 from m2f.train.start import start_from
 from tests.train.easy import METADATA, TINY, fresh, trained

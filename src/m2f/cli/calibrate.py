@@ -113,13 +113,8 @@ def calibrate(
       m2f calibrate coco.m2f --images photos -o best.m2f --max-drop 0.5 --data panoptic.json
       m2f calibrate tuned.m2f --ranges tuned/ranges.json -o tuned-int8.m2f
     """
-    given = (data, data_images, segments, labels, ignore, data_limit, plot)
-    if max_drop is None and any(option is not None for option in given):
-        raise UsageError("--data, its options and --plot go with --max-drop; pass that, too")
-    if (images is None) == (ranges is None):
-        raise UsageError("ranges come from --images or from a file, --ranges; pass one of them")
-    if ranges is not None and max_drop is not None:
-        raise UsageError("--ranges says which layers to quantise; leave out --max-drop")
+    of_max_drop = (data, data_images, segments, labels, ignore, data_limit, plot)
+    _check(images, ranges, max_drop, of_max_drop)
     with counting("loading the bundle") as progress:
         from m2f.calib import Form, Limit, Options, RangeRule, quantise
         from m2f.calib import calibrate as calibrate_bundle
@@ -145,7 +140,7 @@ def calibrate(
             overwrite=overwrite,
         )
         if ranges is not None:
-            report = quantise(bundle, ranges, out, options=how)
+            report = quantise(bundle, ranges, out, form=how.form, overwrite=overwrite)
         else:
             report = calibrate_bundle(
                 bundle,
@@ -164,6 +159,21 @@ def calibrate(
         _print(report)
     for remark in report.remarks():
         say(f"note: {remark}")
+
+
+def _check(
+    images: list[str] | None,
+    ranges: Path | None,
+    max_drop: float | None,
+    of_max_drop: tuple[object, ...],
+) -> None:
+    """Whether the options go together."""
+    if max_drop is None and any(option is not None for option in of_max_drop):
+        raise UsageError("--data, its options and --plot go with --max-drop; pass that, too")
+    if (images is None) == (ranges is None):
+        raise UsageError("ranges come from --images or from a file, --ranges; pass one of them")
+    if ranges is not None and max_drop is not None:
+        raise UsageError("--ranges says which layers to quantise; leave out --max-drop")
 
 
 def _data(bundle: Path, data: Path, task: Task | None, **given: Any) -> DataSet:
