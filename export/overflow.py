@@ -63,15 +63,21 @@ def wide_nodes(
             than what its node reads, which is so for everything that only moves numbers.
         base: "fp16" or "bf16".
     """
-    limit, large, found = limit_of(base), set[Value](), []
+    limit, large = limit_of(base), set[Value]()
+    made = {name for node in model.graph.node for name in node.output}
     for node in model.graph.node:
         reads = large.intersection(node.input)
-        gives = [
+        large.update(
             name
             for name in node.output
             if (largest[name] > limit if name in largest else bool(reads))
-        ]
-        large.update(gives)
-        if reads or gives:
-            found.append(node.name)
-    return tuple(found)
+        )
+    # A sum on its way to a recorded one is stored on its own, and may be as large.
+    for node in reversed(model.graph.node):
+        if node.op_type in ("Add", "Relu") and large.intersection(node.output):
+            large.update(name for name in node.input if name in made and name not in largest)
+    return tuple(
+        node.name
+        for node in model.graph.node
+        if large.intersection([*node.input, *node.output])
+    )

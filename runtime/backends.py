@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from m2f.bundle import Bundle
+from m2f.bundle import Bundle, Precision
 from m2f.engine import engines
 from m2f.errors import UsageError
 from m2f.gpu import parse_device
@@ -33,7 +33,8 @@ def open_backend(
         threads: CPU cores ONNX Runtime may use; all unless given.
 
     Raises:
-        UsageError: There is no such backend, or it does not run on this device.
+        UsageError: There is no such backend, or it does not run on this device, or not this
+            bundle's precision.
         MissingFile: There is no engine.
         EngineError: No engine fits this machine.
         DeviceError: There is no such GPU, or it has not enough memory.
@@ -45,6 +46,11 @@ def open_backend(
     if name is None and index is not None and engines(bundle):
         return _engine(bundle, None, index)
     if name in (None, "onnxruntime"):
+        if index is None and _base(bundle) == "bf16":
+            raise UsageError(
+                f"{bundle.path}: is in bf16, for which ONNX Runtime has no CPU kernels; use "
+                "fp32 or fp16 there (`m2f convert`), or an engine (`m2f build`)"
+            )
         providers = CPU if index is None else cuda(index)
         return OrtBackend(bundle.model_path, threads=threads, providers=providers)
     if device == "cpu":
@@ -53,6 +59,12 @@ def open_backend(
         providers = tensorrt(index or 0, bundle)
         return OrtBackend(bundle.model_path, threads=threads, providers=providers)
     return _engine(bundle, name, index or 0)
+
+
+def _base(bundle: Bundle) -> Precision:
+    """Type of all that is not quantised."""
+    manifest = bundle.manifest
+    return manifest.quantization.base if manifest.quantization else manifest.precision
 
 
 def _engine(bundle: Bundle, target: str | None, index: int) -> Backend:

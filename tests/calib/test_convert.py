@@ -44,6 +44,14 @@ def test_a_float16_bundle_segments_images(bundle, tmp_path):
         assert session(image).size == (64, 96)
 
 
+def test_bfloat16_is_refused_where_there_are_no_kernels(bundle, tmp_path):
+    convert(bundle, tmp_path / "half.m2f", precision="bf16", check=False)
+    with pytest.raises(
+        UsageError, match="is in bf16, for which ONNX Runtime has no CPU kernels"
+    ):
+        load(tmp_path / "half.m2f")
+
+
 def test_layers_that_half_cannot_hold_stay_float32_and_are_named(tmp_path):
     """A hidden layer blown up by a power of two, and down again behind."""
     checkpoint = small("basic_blocks")
@@ -77,7 +85,7 @@ def test_what_only_moves_large_numbers_is_wide_too():
         == tuple(f"pixel_decoder.layers.0.{name}" for name in ("linear1", "Relu.0", "MatMul.1"))
         or len(wide) > 3
     )
-    assert wide[:2] == ("pixel_decoder.layers.0.linear1", "pixel_decoder.layers.0.Relu.0")
+    assert {f"pixel_decoder.layers.0.{name}" for name in ("linear1", "Relu.0")} <= set(wide)
     assert "pixel_decoder.layers.0.MatMul.1" in wide
 
 
