@@ -32,6 +32,7 @@ from m2f.bench.stages import stages
 from m2f.bundle import Bundle
 from m2f.errors import CheckFailed, UsageError
 from m2f.models.checkpoint import Checkpoint
+from m2f.runtime.backends import target_of
 from m2f.runtime.images import decode, find_images
 from m2f.runtime.preprocess import prepare
 
@@ -276,6 +277,7 @@ def _with_parts(
         threads=measured.threads,
         runs=PROFILED,
         library=entry.native,
+        target=target_of(entry.bundle),
     )
     costs = cost_of_bundle(entry.bundle, options.size)
     found = profiling.profile(nodes, costs, measured, timed.precision)

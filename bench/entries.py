@@ -22,6 +22,7 @@ from m2f.models.checkpoint import Checkpoint, read
 from m2f.models.presets import preset as preset_of
 from m2f.plugins import library
 from m2f.runtime.backend_ort import OrtBackend
+from m2f.runtime.backends import target_of
 from m2f.runtime.session import Session, load
 
 SEED = 0
@@ -164,7 +165,8 @@ def proof_at_export(entry: Entry, image: Array, *, threads: int) -> Judge:
     assert bundle is not None
     parity = bundle.manifest.parity
     assert parity is not None
-    with OrtBackend(bundle.model_path, threads=threads, native=False) as bodies:
+    target = target_of(bundle)
+    with OrtBackend(bundle.model_path, threads=threads, native=False, target=target) as bodies:
         plain = bodies.run(image, np.array([image.shape[1:3]], np.int64))
 
     def judge(outputs: Outputs) -> Check:

@@ -18,7 +18,7 @@ from m2f.bench.cost import Cost, CostReport
 from m2f.bench.machine import Machine
 from m2f.bench.parts import INPUT, KINDS, PARTS, kind_of, parts_of
 from m2f.errors import BundleError
-from m2f.runtime.backend_ort import SLOW_FUSIONS
+from m2f.runtime.backend_ort import avoided
 
 WARM_UP = 1
 
@@ -123,7 +123,13 @@ def profile(
 
 
 def times_of_nodes(
-    model: Path, feeds: Mapping[str, Array], *, threads: int, runs: int, library: Path | None
+    model: Path,
+    feeds: Mapping[str, Array],
+    *,
+    threads: int,
+    runs: int,
+    library: Path | None,
+    target: str | None = None,
 ) -> list[Node]:
     """Times every node in ONNX Runtime on the CPU.
 
@@ -133,6 +139,7 @@ def times_of_nodes(
         threads: Cores to use.
         runs: How many are counted; one more comes before them.
         library: Of the custom ops' native kernels.
+        target: Whose kernels a quantised file is for.
 
     Returns:
         Every node that ran.
@@ -159,7 +166,7 @@ def times_of_nodes(
                 str(model),
                 options,
                 ["CPUExecutionProvider"],
-                disabled_optimizers=SLOW_FUSIONS,  # as the runtime's own session
+                disabled_optimizers=avoided(target),  # as the runtime's own session
             )
             for _ in range(WARM_UP + runs):
                 session.run(None, dict(feeds))

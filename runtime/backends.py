@@ -52,13 +52,21 @@ def open_backend(
                 "fp32 or fp16 there (`m2f convert`), or an engine (`m2f build`)"
             )
         providers = CPU if index is None else cuda(index)
-        return OrtBackend(bundle.model_path, threads=threads, providers=providers)
+        return OrtBackend(
+            bundle.model_path, threads=threads, providers=providers, target=target_of(bundle)
+        )
     if device == "cpu":
         raise UsageError(f"{name} runs on NVIDIA GPUs only; leave --device out, or name one")
     if name == "onnxruntime-tensorrt":
         providers = tensorrt(index or 0, bundle)
         return OrtBackend(bundle.model_path, threads=threads, providers=providers)
     return _engine(bundle, name, index or 0)
+
+
+def target_of(bundle: Bundle) -> str | None:
+    """Whose kernels a quantised bundle is for; None for one that is not quantised."""
+    quantization = bundle.manifest.quantization
+    return quantization.target if quantization else None
 
 
 def _base(bundle: Bundle) -> Precision:

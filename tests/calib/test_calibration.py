@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 from m2f.bundle import Bundle
@@ -18,6 +19,7 @@ from m2f.calib.sensitivity import rank
 from m2f.errors import CheckFailed, DataError, UsageError
 from m2f.export.parity import OnnxSide, relative_error
 from m2f.plugins import library
+from m2f.runtime.preprocess import assemble
 from m2f.runtime.session import load
 from tests import tolerance
 
@@ -193,3 +195,27 @@ def test_a_tensor_that_is_always_zero_keeps_its_layer(network):
         assert not any(name in names for names in network.blocks.values())
     finally:
         network.thresholds = before
+
+
+@pytest.mark.parametrize("base", ["fp32", "fp16"])
+@pytest.mark.parametrize("kind", ["int8", "fp8"])
+def test_a_session_computes_what_the_file_says(bundle, pictures, tmp_path, kind, base):
+    """A session's outputs are the file's own, run without any of a runtime's rewriting."""
+    options = Options(form=Form(kind=kind, base=base))
+    out = tmp_path / "out.m2f"
+    calibrate(bundle, [pictures], out, options=options, threads=1)
+    plain = onnxruntime.SessionOptions()
+    plain.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if library.find() is not None:
+        plain.register_custom_ops_library(str(library.find()))
+    file = str(out / "model.onnx")
+    exact = onnxruntime.InferenceSession(file, plain, providers=["CPUExecutionProvider"])
+    with load(out, threads=1) as session, load(bundle, threads=1) as float32:
+        prepared = session.prepare(sorted(pictures.iterdir())[0])
+        feeds = dict(zip(("image", "image_size"), assemble([prepared]), strict=True))
+        expected = exact.run(["class_logits", "mask_logits"], feeds)
+        noise = map(relative_error, float32.logits([prepared]), expected)
+        found = map(relative_error, session.logits([prepared]), expected)
+        # Rounding may tip a few values to the next step, where quantising moved them all.
+        for error, whole in zip(found, noise, strict=True):
+            assert error < 0.5 * whole
