@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import glob
+import re
 import secrets
 import shutil
 import time
@@ -46,6 +48,10 @@ PLAIN = Flags()
 """How TensorRT builds unless told otherwise."""
 
 _TURING = 75
+_ADA = 89
+
+_STALE_SECONDS = 24 * 3600
+"""Age at which a work folder is what a killed process left: no build takes as long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,7 +214,7 @@ def _device(bundle: Bundle, options: BuildOptions) -> tuple[str | None, tuple[in
     if options.precision not in (None, precision):
         raise UsageError(
             f"{bundle.path} is {precision}, asked for is {options.precision}: an engine "
-            "computes in what its bundle is in; make that bundle first (`m2f convert`)"
+            f"computes in what its bundle is in; make that bundle first: {_made_by(options)}"
         )
     if options.target == "tensorrt":
         here = gpu.gpu()
@@ -222,32 +228,62 @@ def _device(bundle: Bundle, options: BuildOptions) -> tuple[str | None, tuple[in
         raise UsageError(
             "TensorRT for RTX has no --hardware-compatible: pass several --compute"
         )
-    compute = options.compute or _rtx_compute(precision)
+    compute = options.compute or _rtx_compute(bundle)
     unknown = [c for c in compute if c not in RTX_COMPUTE]
     if unknown:
         raise UsageError(
             f"TensorRT for RTX compiles for {_listed(RTX_COMPUTE)}, not for {_listed(unknown)}"
         )
-    if _TURING in compute and not _runs_on_turing(precision):
+    if too_old := [c for c in compute if precision == "fp8" and c < _ADA]:
+        raise UsageError(
+            f"8-bit floats begin with SM{_ADA}, and {bundle.path} is fp8, to be built for "
+            f"{_listed(too_old)}; leave these out, or calibrate for int8"
+        )
+    if _TURING in compute and not _runs_on(_TURING, bundle):
         raise UsageError(
             f"on SM75 TensorRT for RTX has no matrix products but float16's, and {bundle.path} "
-            f"is {precision}; leave 75 out, or make an fp16 bundle (`m2f convert`)"
+            f"is {_types(bundle)}; leave 75 out, or make an fp16 bundle (`m2f convert`, "
+            "`m2f calibrate --rest fp16`)"
         )
     return None, tuple(sorted(set(compute)))
 
 
-def _rtx_compute(precision: str) -> tuple[int, ...]:
+def _made_by(options: BuildOptions) -> str:
+    """The command that makes a bundle of the precision that is asked for."""
+    if options.precision in ("fp16", "bf16"):
+        return f"`m2f convert BUNDLE -o OUT --precision {options.precision}`"
+    if options.precision in ("int8", "fp8"):
+        fp8 = " --fp8" if options.precision == "fp8" else ""
+        return f"`m2f calibrate BUNDLE -o OUT --images PHOTOS --rest fp16{fp8}`"
+    return "`m2f export`"
+
+
+def _rtx_compute(bundle: Bundle) -> tuple[int, ...]:
     try:
         here = gpu.gpu().compute
     except DeviceError:
         here = 0
     if here in RTX_COMPUTE:
         return (here,)
-    return tuple(c for c in RTX_COMPUTE if c != _TURING or _runs_on_turing(precision))
+    return tuple(c for c in RTX_COMPUTE if _runs_on(c, bundle))
 
 
-def _runs_on_turing(precision: str) -> bool:
-    return precision in ("fp16", "int8")  # int8 products stand among fp16 ones
+def _runs_on(compute: int, bundle: Bundle) -> bool:
+    """Whether a GPU has the products of a bundle: of its 8-bit layers, and of the others."""
+    if bundle.manifest.precision == "fp8" and compute < _ADA:
+        return False
+    return compute > _TURING or _base(bundle) == "fp16"
+
+
+def _base(bundle: Bundle) -> str:
+    """Type of what is not quantised."""
+    quantization = bundle.manifest.quantization
+    return quantization.base if quantization else bundle.manifest.precision
+
+
+def _types(bundle: Bundle) -> str:
+    precision, base = bundle.manifest.precision, _base(bundle)
+    return precision if precision == base else f"{precision} among {base}"
 
 
 def _listed(compute: Any) -> str:
@@ -292,10 +328,22 @@ def _work(engine: Path) -> Iterator[Path]:
     try:
         with disk_errors(engine):
             engine.parent.mkdir(parents=True, exist_ok=True)
+            _remove_stale(engine)
             folder.mkdir()
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_stale(engine: Path) -> None:
+    """Removes work folders of the same engine that a killed process could not."""
+    for folder in engine.parent.glob(f".{glob.escape(engine.stem)}.*"):
+        token = folder.name.rpartition(".")[2]
+        if re.fullmatch("[0-9a-f]{8}", token) is None or not folder.is_dir():
+            continue
+        with contextlib.suppress(FileNotFoundError):  # another build removed it
+            if time.time() - folder.stat().st_mtime > _STALE_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _publish(plan: Path, engine: Path, record: EngineRecord, layers: list[Any]) -> None:

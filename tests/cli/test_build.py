@@ -32,6 +32,30 @@ def test_build(m2f, bundle):
     assert "convolution" in again.stdout or "shuffle" in again.stdout
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "compute"),
+    [
+        (("convert",), "75,80,86,89,120,121"),
+        (("convert", "--precision", "bf16"), "80,86,89,120,121"),
+        (("calibrate", "--rest", "fp16"), "75,80,86,89,120,121"),
+        (("calibrate", "--rest", "bf16"), "80,86,89,120,121"),
+        (("calibrate", "--rest", "fp16", "--fp8"), "89,120,121"),
+    ],
+)
+def test_every_precision(m2f, small, photos, tmp_path, words, compute):
+    """By the commands people give, in the plugin form, whose functions are inlined."""
+    needs_rtx()
+    out = tmp_path / "precise.m2f"
+    verb, *how = words
+    m2f(verb, small, "-o", out, "--images", photos, *how)
+    wanted = (*WORDS[:2], "--compute", compute, *WORDS[4:], "--batch", "1")
+    record = json.loads(m2f("build", out, *wanted, "--json").stdout)["record"]
+    assert ",".join(map(str, record["key"]["compute"])) == compute
+    products = {x["precision"] for x in record["layers"] if x["kind"] == "matrix_multiply"}
+    assert products == {"bf16" if "bf16" in words else "fp16"}
+
+
 @pytest.mark.parametrize(
     ("words", "text"),
     [

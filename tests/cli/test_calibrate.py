@@ -2,32 +2,7 @@
 
 import json
 
-import numpy as np
 import pytest
-from PIL import Image
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    """Ten, all different; the preprocessing makes them large, so that a run takes a while."""
-    folder = tmp_path_factory.mktemp("photos")
-    rng = np.random.default_rng(11)
-    for i in range(10):
-        pixels = rng.integers(0, 256, (6, 8, 3), np.uint8)
-        Image.fromarray(pixels).resize((64, 48)).save(folder / f"{i}.png")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def small(exported, tmp_path_factory):
-    """The bundle with a preprocessing that keeps images small."""
-    import shutil
-
-    path = shutil.copytree(exported, tmp_path_factory.mktemp("small") / "small.m2f")
-    raw = json.loads((path / "manifest.json").read_text())
-    raw["metadata"]["preprocess"] |= {"min_size": 48, "max_size": 64}
-    (path / "manifest.json").write_text(json.dumps(raw))
-    return path
 
 
 def test_it_calibrates(m2f, small, photos, tmp_path):

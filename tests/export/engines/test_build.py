@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -146,7 +147,8 @@ def test_an_engine_that_does_not_fit_is_built_again(with_engine, spoil, monkeypa
     [
         ({"compute": (87,)}, "compiles for SM75, .* not for SM87"),
         ({"compute": (75, 89)}, "on SM75 .* no matrix products but float16's, and .* is fp32"),
-        ({"precision": "int8"}, "is fp32, asked for is int8"),
+        ({"precision": "int8"}, "is fp32, asked for is int8.*m2f calibrate .* --rest fp16`"),
+        ({"precision": "bf16"}, "asked for is bf16.*m2f convert .* --precision bf16`"),
         ({"flags": Flags(hardware_compatible=True)}, "no --hardware-compatible"),
         ({"max_size": (97, 128)}, r"height of 1\.\.97 is not within the bundle's 1\.\.96"),
         ({"batch": Range(min=1, max=3)}, r"batch of 1\.\.3 is not within the bundle's 1\.\.2"),
@@ -158,6 +160,56 @@ def test_impossible_wishes(bundle, changes, text):
     with pytest.raises(UsageError, match=text):
         build(bundle, options=options(**changes))
     assert names(bundle) == before
+
+
+@pytest.mark.parametrize(
+    ("precision", "base", "compute", "text"),
+    [
+        ("int8", "fp32", (75, 80), "on SM75 .* is int8 among fp32; leave 75 out"),
+        ("int8", "bf16", (75,), "on SM75 .* is int8 among bf16; leave 75 out"),
+        ("fp8", "fp16", (75, 80, 86, 89), "begin with SM89, .* for SM75, SM80, SM86; leave"),
+    ],
+)
+def test_gpus_without_such_products(bundle, precision, base, compute, text):
+    """Of the layers that are quantised, and of those that are not."""
+    path = bundle / "manifest.json"
+    raw = json.loads(path.read_text())
+    raw |= {"precision": precision, "quantization": QUANTIZATION | {"base": base}}
+    path.write_text(json.dumps(raw))
+    with pytest.raises(UsageError, match=text):
+        build(bundle, options=options(compute=compute))
+
+
+QUANTIZATION = {
+    "target": "tensorrt",
+    "method": "mse",
+    "images": 8,
+    "calibration": "0" * 64,
+    "layers": 1,
+    "kept": [],
+}
+
+
+def test_what_a_killed_build_left_is_removed_the_next_day(with_engine, monkeypatch):
+    """Of the same engine only, and not the folder of a build that may be going on."""
+    bundle, engine = with_engine
+    kept = [f".{engine.stem}.{end}" for end in ("00c0ffee", "notes", "00C0FFEE")]
+    for name in (stale := f".{engine.stem}.0badcafe", *kept, ".other.0badcafe"):
+        folder = engine.parent / name
+        folder.mkdir()
+        (folder / "model.onnx").write_bytes(b"")
+        if not name.endswith("00c0ffee"):
+            os.utime(folder, times=(0, 0))
+    monkeypatch.setattr(
+        "m2f.export.engines.process.Worker.build",
+        lambda worker, request, progress: (
+            Path(request.out).write_bytes(b"another") and {"layers": [], "log": []}
+        ),
+    )
+    build(bundle, options=options(rebuild=True))
+    left = names(engine.parent)
+    assert stale not in left
+    assert {*kept, ".other.0badcafe"} <= set(left)
 
 
 def test_what_is_no_engine_is_not_replaced_by_one(bundle, tmp_path):
