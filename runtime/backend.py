@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+
+from m2f.runtime.native import Library, Masks
 
 
 class Backend(Protocol):
@@ -42,6 +45,19 @@ class Flight(Protocol):
 
     def logits(self) -> tuple[NDArray[Any], NDArray[Any]]:
         """Waits; the outputs as `Backend.run` gives them, valid until the release."""
+
+    def outputs(
+        self, threads: int | None
+    ) -> tuple[NDArray[Any], Sequence[Masks], Library | None]:
+        """Waits; the outputs where post-processing wants them, valid until the release.
+
+        Args:
+            threads: CPU cores to use; all unless given.
+
+        Returns:
+            Class logits [N, Q, K + 1]; mask logits of each image; what works on these, None
+            for the CPU.
+        """
 
     def release(self) -> None:
         """Makes room for another batch."""

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections import OrderedDict, deque
-from dataclasses import dataclass
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,8 @@ from m2f.errors import DeviceError, ImageError, ShapeError, UsageError
 from m2f.runtime.buffers import Shape, Slot
 from m2f.runtime.device import Device
 from m2f.runtime.device_array import DeviceArray, device_array
+from m2f.runtime.in_flight import InFlight, Lane, Logits, Plan
+from m2f.runtime.native_cuda import kernels, room
 from m2f.runtime.trt_engine import (
     CLASS_LOGITS,
     IMAGE,
@@ -32,117 +33,11 @@ from m2f.runtime.trt_engine import (
     TrtEngine,
 )
 
-Logits = tuple[NDArray[Any], NDArray[Any]]
-
 DEPTH = 2
 """Batches in flight: while one computes, the host prepares the next or finishes the last."""
 
 SIZES_KEPT = 8
 """Sizes whose contexts and graphs a slot keeps; the least recently used goes first."""
-
-
-@dataclass(slots=True)
-class _Plan:
-    """How one size runs in one slot.
-
-    Attributes:
-        runs: How often it ran without a graph.
-        graph: What replaces running it.
-    """
-
-    context: Any
-    shapes: dict[str, Shape]
-    runs: int = 0
-    graph: int | None = None
-
-
-class _Lane:
-    """A slot, and the plans that use its memory."""
-
-    def __init__(self, slot: Slot) -> None:
-        self.slot = slot
-        self.plans: OrderedDict[tuple[Extent, str], _Plan] = OrderedDict()
-        self.leases = 0
-
-
-class InFlight:
-    """A batch on its way. Use it in a `with` block, or call `release`.
-
-    Its outputs lie in the slot's memory, which another batch takes after the release.
-    """
-
-    def __init__(
-        self,
-        backend: TrtBackend,
-        lane: _Lane,
-        shapes: dict[str, Shape],
-        *,
-        source: DeviceArray | None = None,
-    ) -> None:
-        self._backend, self._lane, self._shapes = backend, lane, shapes
-        self._source = source  # somebody else's memory, which must outlive the batch
-        self._is_held = True
-
-    def logits(self) -> Logits:
-        """Waits; class logits and mask logits, without a copy.
-
-        Raises:
-            DeviceError: The GPU failed.
-            UsageError: The batch was released.
-        """
-        self._check_held()
-        self._backend.device.wait_for(self._lane.slot.done)
-        tensors = self._lane.slot.tensors
-        first, second = (tensors[name].array(self._shapes[name]) for name in OUTPUTS)
-        return first, second
-
-    def arrays(self) -> tuple[DeviceArray, DeviceArray]:
-        """Class logits and mask logits on the device; does not wait, and does not copy.
-
-        Whoever takes one through DLPack holds the slot until they let go of it; with
-        `__cuda_array_interface__`, until this batch is released.
-
-        Raises:
-            UsageError: The batch was released.
-        """
-        self._check_held()
-        slot, device = self._lane.slot, self._backend.device
-        first, second = (
-            DeviceArray(
-                pointer=slot.tensors[name].pointer,
-                shape=self._shapes[name],
-                dtype=slot.tensors[name].spec.dtype,
-                device=device.dlpack,
-                stream=slot.stream,
-                ready=lambda stream: device.wait(stream, slot.done),
-                lend=self._lend,
-                owner=self,
-            )
-            for name in OUTPUTS
-        )
-        return first, second
-
-    def release(self) -> None:
-        """Gives the slot back; harmless when repeated."""
-        if self._is_held:
-            self._is_held = False
-            self._backend._return(self._lane)
-            self._source = None
-
-    def __enter__(self) -> InFlight:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.release()
-
-    def _check_held(self) -> None:
-        if not self._is_held:
-            raise UsageError("this batch was released; keep it until its results are used")
-
-    def _lend(self) -> Any:
-        self._check_held()
-        self._lane.leases += 1
-        return lambda: self._backend._return(self._lane)
 
 
 class TrtBackend:
@@ -184,13 +79,20 @@ class TrtBackend:
         self._engine = TrtEngine(engine, device, bundle=bundle, trt=trt)
         self.name = f"{self._engine.name}, {device.name}"
         specs = (*self._engine.inputs, *self._engine.outputs)
+        outputs = {spec.name: spec for spec in self._engine.outputs}
+        # Where kernels take masks as they lie, only class logits are brought down.
+        is_float = outputs[MASK_LOGITS].dtype == np.float32
+        self._kernels = kernels(device) if is_float else None
+        self._downloads = OUTPUTS if self._kernels is None else (CLASS_LOGITS,)
+        if self._kernels is not None:
+            specs += room(outputs[CLASS_LOGITS], outputs[MASK_LOGITS])
         self.profile = self._engine.sizes.profile
         self.takes_image_size = IMAGE_SIZE in {spec.name for spec in specs}
-        self._lanes: list[_Lane] = []
+        self._lanes: list[Lane] = []
         try:
             for _ in range(depth):
                 slot = Slot(device, specs, scratch_bytes=self._engine.scratch_bytes)
-                self._lanes.append(_Lane(slot))
+                self._lanes.append(Lane(slot))
         except BaseException:
             self.close()
             raise
@@ -247,7 +149,7 @@ class TrtBackend:
         except BaseException:
             self._return(lane)
             raise
-        return InFlight(self, lane, plan.shapes)
+        return self._in_flight(lane, plan)
 
     def submit_array(self, image: Any, image_size: NDArray[np.int64] | None = None) -> InFlight:
         """Starts a batch that is on the GPU already; it is read where it lies.
@@ -282,7 +184,7 @@ class TrtBackend:
         except BaseException:
             self._return(lane)
             raise
-        return InFlight(self, lane, plan.shapes, source=source)
+        return self._in_flight(lane, plan, source)
 
     def close(self) -> None:
         """Waits for what is in flight and frees everything."""
@@ -302,6 +204,11 @@ class TrtBackend:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
+    def _in_flight(self, lane: Lane, plan: Plan, source: DeviceArray | None = None) -> InFlight:
+        return InFlight(
+            self.device, lane, plan.shapes, self._return, kernels=self._kernels, source=source
+        )
+
     def _extent(self, shape: Shape) -> Extent:
         if len(shape) != 4 or shape[3] != 3:
             raise ShapeError(f"a batch is [N, H, W, 3], got {list(shape)}")
@@ -309,7 +216,7 @@ class TrtBackend:
         self._engine.check_extent(extent)
         return extent
 
-    def _take(self) -> _Lane:
+    def _take(self) -> Lane:
         if not self._lanes:
             raise UsageError("the backend was closed; load the bundle again")
         if not self._free:
@@ -321,7 +228,7 @@ class TrtBackend:
         lane.leases = 1
         return lane
 
-    def _return(self, lane: _Lane) -> None:
+    def _return(self, lane: Lane) -> None:
         lane.leases -= 1
         if lane.leases == 0 and lane in self._lanes:
             # What is still on the stream comes before what the next batch puts there, but
@@ -329,27 +236,27 @@ class TrtBackend:
             self.device.synchronize(lane.slot.stream)
             self._free.append(lane)
 
-    def _stage_size(self, lane: _Lane, extent: Extent, image_size: NDArray[np.int64]) -> None:
+    def _stage_size(self, lane: Lane, extent: Extent, image_size: NDArray[np.int64]) -> None:
         if self.takes_image_size:
             np.copyto(lane.slot.tensors[IMAGE_SIZE].array((extent[0], 2)), image_size)
 
-    def _plan(self, lane: _Lane, extent: Extent, source: str) -> _Plan:
+    def _plan(self, lane: Lane, extent: Extent, source: str) -> Plan:
         """The plan for a size, made if need be; ``source`` is where the image comes from."""
         key = (extent, source)
         if key not in lane.plans:
             if len(lane.plans) == SIZES_KEPT:
                 self._drop(lane.plans.popitem(last=False)[1])
             context = self._engine.context(lane.slot, extent)
-            lane.plans[key] = _Plan(context, self._engine.output_shapes(context))
+            lane.plans[key] = Plan(context, self._engine.output_shapes(context))
         lane.plans.move_to_end(key)
         return lane.plans[key]
 
-    def _drop(self, plan: _Plan) -> None:
+    def _drop(self, plan: Plan) -> None:
         if plan.graph is not None:
             self.device.destroy_graph(plan.graph)
         plan.context = None
 
-    def _start(self, lane: _Lane, plan: _Plan, extent: Extent) -> None:
+    def _start(self, lane: Lane, plan: Plan, extent: Extent) -> None:
         stream = lane.slot.stream
         if plan.graph is None and self._graphs and plan.runs == 1:
             self._capture(lane, plan, extent)
@@ -359,7 +266,7 @@ class TrtBackend:
         self._enqueue(lane, plan, extent)
         plan.runs += 1
 
-    def _capture(self, lane: _Lane, plan: _Plan, extent: Extent) -> None:
+    def _capture(self, lane: Lane, plan: Plan, extent: Extent) -> None:
         """After one run, which TensorRT needs to set itself up for a size."""
         stream = lane.slot.stream
         try:
@@ -376,19 +283,19 @@ class TrtBackend:
                 stacklevel=5,
             )
 
-    def _enqueue(self, lane: _Lane, plan: _Plan, extent: Extent) -> None:
+    def _enqueue(self, lane: Lane, plan: Plan, extent: Extent) -> None:
         """Up, through the network, down."""
         self._upload(lane, IMAGE, (*extent, 3))
         self._upload(lane, IMAGE_SIZE, (extent[0], 2))
         self._engine.enqueue(plan.context, lane.slot.stream)
         self._download(lane, plan.shapes)
 
-    def _upload(self, lane: _Lane, name: str, shape: Shape) -> None:
+    def _upload(self, lane: Lane, name: str, shape: Shape) -> None:
         tensor = lane.slot.tensors.get(name)
         if tensor is not None:
             self.device.upload(tensor.pointer, tensor.bytes(shape), lane.slot.stream)
 
-    def _download(self, lane: _Lane, shapes: dict[str, Shape]) -> None:
-        for name in (CLASS_LOGITS, MASK_LOGITS):
+    def _download(self, lane: Lane, shapes: dict[str, Shape]) -> None:
+        for name in self._downloads:
             tensor = lane.slot.tensors[name]
             self.device.download(tensor.bytes(shapes[name]), tensor.pointer, lane.slot.stream)

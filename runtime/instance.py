@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from m2f.config import Postprocess
 from m2f.runtime.logits import Frame, largest, sigmoid_, softmax
 from m2f.runtime.masks import PackedMasks
-from m2f.runtime.native import Library
+from m2f.runtime.native import Library, Masks
 from m2f.runtime.resample import Float, between, nearest
 from m2f.runtime.semantic import HF_SIZE, route
 
@@ -40,7 +40,7 @@ class Detections:
 
 def instance(
     class_logits: NDArray[Any],
-    mask_logits: NDArray[Any],
+    mask_logits: Masks,
     frame: Frame,
     rules: Postprocess,
     is_thing: Sequence[bool],
@@ -81,7 +81,7 @@ def instance(
 
 def _native_masks(
     library: Library,
-    masks: NDArray[Any],
+    masks: Masks,
     chosen: NDArray[np.int64],
     frame: Frame,
     rules: Postprocess,

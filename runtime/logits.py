@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m2f.errors import CheckFailed, ShapeError
-from m2f.runtime.native import Library
+from m2f.runtime.native import Library, Masks
 from m2f.runtime.resample import Float, Resampler, between
 
 
@@ -53,7 +53,7 @@ class Frame:
 
 
 def check(
-    class_logits: NDArray[Any], mask_logits: NDArray[Any], library: Library | None = None
+    class_logits: NDArray[Any], mask_logits: Masks, library: Library | None = None
 ) -> None:
     """Checks one image's network outputs, [Q, K + 1] and [Q, h, w].
 
@@ -73,8 +73,11 @@ def check(
             )
 
 
-def _count_not_finite(array: NDArray[Any], library: Library | None) -> int:
-    if library is not None and array.dtype == np.float32 and array.flags.c_contiguous:
+def _count_not_finite(array: Masks, library: Library | None) -> int:
+    is_native = not isinstance(array, np.ndarray) or (
+        array.dtype == np.float32 and array.flags.c_contiguous
+    )
+    if library is not None and is_native:
         return library.count_not_finite(array)
     # A sum is finite iff its terms are, short of overflow, and costs one pass.
     if np.isfinite(array.sum(dtype=np.float64)):

@@ -28,6 +28,8 @@ VERSION = 1
 
 Size = tuple[int, int]
 Float = NDArray[np.float32]
+Masks = Any
+"""Mask logits [Q, h, w]: an array, or what a `Library` for elsewhere takes in its place."""
 
 
 class _Call(ctypes.Structure):

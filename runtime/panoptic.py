@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from m2f.config import Postprocess
 from m2f.runtime.logits import Frame, argmax_planes, sigmoid_, softmax
-from m2f.runtime.native import Library
+from m2f.runtime.native import Library, Masks
 from m2f.runtime.resample import Float, between
 from m2f.runtime.semantic import HF_SIZE, route
 
@@ -98,7 +98,7 @@ class Panoptic:
 
 def panoptic(
     class_logits: NDArray[Any],
-    mask_logits: NDArray[Any],
+    mask_logits: Masks,
     frame: Frame,
     rules: Postprocess,
     is_thing: Sequence[bool],
@@ -185,7 +185,7 @@ def _compete(
 
 def _compete_natively(
     library: Library,
-    masks: NDArray[Any],
+    masks: Masks,
     kept: NDArray[np.int64],
     scores: Float,
     frame: Frame,

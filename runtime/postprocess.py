@@ -17,7 +17,7 @@ from m2f.errors import ShapeError
 from m2f.runtime.instance import instance
 from m2f.runtime.logits import Frame, check
 from m2f.runtime.masks import Regions, regions_of_map, regions_of_masks
-from m2f.runtime.native import Library, library
+from m2f.runtime.native import Library, Masks, library
 from m2f.runtime.panoptic import panoptic
 from m2f.runtime.results import Prediction, Segment
 from m2f.runtime.semantic import semantic
@@ -25,13 +25,14 @@ from m2f.runtime.semantic import semantic
 
 def segment(
     class_logits: NDArray[Any],
-    mask_logits: NDArray[Any],
+    mask_logits: Masks,
     frame: Frame,
     *,
     task: Task,
     rules: Postprocess,
     categories: tuple[Category, ...],
     threads: int | None = None,
+    native: Library | None = None,
 ) -> Prediction:
     """Answers one task for one image.
 
@@ -43,12 +44,14 @@ def segment(
         rules: Convention and thresholds.
         categories: K of them, in the order of the classes.
         threads: CPU cores to use; all unless given.
+        native: Does the work where the mask logits are; the CPU's unless given.
 
     Raises:
         ShapeError: The arrays do not fit each other or the categories.
         CheckFailed: The logits hold NaN or infinity.
     """
-    native = library(threads)
+    if native is None:
+        native = library(threads)
     check(class_logits, mask_logits, native)
     if class_logits.shape[1] != len(categories) + 1:
         raise ShapeError(
@@ -61,7 +64,7 @@ def segment(
 
 def _semantic(
     class_logits: NDArray[Any],
-    mask_logits: NDArray[Any],
+    mask_logits: Masks,
     frame: Frame,
     rules: Postprocess,
     categories: tuple[Category, ...],
@@ -84,7 +87,7 @@ def _semantic(
 
 def _instance(
     class_logits: NDArray[Any],
-    mask_logits: NDArray[Any],
+    mask_logits: Masks,
     frame: Frame,
     rules: Postprocess,
     categories: tuple[Category, ...],
@@ -114,7 +117,7 @@ def _instance(
 
 def _panoptic(
     class_logits: NDArray[Any],
-    mask_logits: NDArray[Any],
+    mask_logits: Masks,
     frame: Frame,
     rules: Postprocess,
     categories: tuple[Category, ...],

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from m2f.config import Postprocess
 from m2f.runtime.logits import Frame, argmax_planes, sigmoid_, softmax
-from m2f.runtime.native import Library, Route
+from m2f.runtime.native import Library, Masks, Route
 from m2f.runtime.resample import Float, Resampler, between
 
 HF_SIZE = (384, 384)
@@ -30,7 +30,7 @@ def route(masks: tuple[int, int], frame: Frame, rules: Postprocess) -> Route:
 
 def semantic(
     class_logits: NDArray[Any],
-    mask_logits: NDArray[Any],
+    mask_logits: Masks,
     frame: Frame,
     rules: Postprocess,
     library: Library | None = None,

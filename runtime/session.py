@@ -18,6 +18,7 @@ from m2f.runtime.backend import Backend, Flight, Pipelined
 from m2f.runtime.backends import open_backend
 from m2f.runtime.images import Source, decode
 from m2f.runtime.logits import Frame
+from m2f.runtime.native import Library, Masks
 from m2f.runtime.postprocess import segment
 from m2f.runtime.preprocess import Prepared, assemble, prepare
 from m2f.runtime.results import Prediction
@@ -132,11 +133,10 @@ class Session:
         """
         task = self.task if task is None else _known_task(task, self.metadata)
         if isinstance(images, (list, tuple)):
-            batches = self._batches(images)
-            if isinstance(self.backend, Pipelined):
-                return list(self._pipelined(batches, self.backend, task))
-            return [p for batch in batches for p in self._predict(batch, task)]
-        return self._predict([self.prepare(images)], task)[0]  # type: ignore[arg-type]
+            return list(self._predictions(self._batches(images), task))
+        alone = [self.prepare(images)]  # type: ignore[arg-type]
+        (only,) = self._predictions(iter([alone]), task)
+        return only
 
     def prepare(self, image: Source) -> Prepared:
         """Decodes one image for this bundle; `logits` resizes it."""
@@ -176,10 +176,11 @@ class Session:
     def segments(
         self,
         class_logits: NDArray[Any],
-        mask_logits: NDArray[Any],
+        mask_logits: Masks,
         image: Prepared,
         *,
         task: Task | None = None,
+        native: Library | None = None,
     ) -> Prediction:
         """One image's segments from the network's outputs.
 
@@ -188,6 +189,7 @@ class Session:
             mask_logits: [Q, H'/4, W'/4].
             image: What `logits` was given.
             task: What to answer; the session's task unless given.
+            native: Does the work where the mask logits are; the CPU's unless given.
         """
         padded = (mask_logits.shape[1] * MASK_STRIDE, mask_logits.shape[2] * MASK_STRIDE)
         return segment(
@@ -198,6 +200,7 @@ class Session:
             rules=self.metadata.postprocess,
             categories=self.metadata.categories,
             threads=self.threads,
+            native=native,
         )
 
     def close(self) -> None:
@@ -214,6 +217,15 @@ class Session:
         step = self.profile.batch.max
         for start in range(0, len(images), step):
             yield [self.prepare(image) for image in images[start : start + step]]
+
+    def _predictions(
+        self, batches: Iterator[list[Prepared]], task: Task
+    ) -> Iterator[Prediction]:
+        if isinstance(self.backend, Pipelined):
+            yield from self._pipelined(batches, self.backend, task)
+            return
+        for batch in batches:
+            yield from self._predict(batch, task)
 
     def _pipelined(
         self, batches: Iterator[list[Prepared]], backend: Pipelined, task: Task
@@ -235,18 +247,14 @@ class Session:
 
     def _finished(self, images: list[Prepared], flight: Flight, task: Task) -> list[Prediction]:
         with flight:
-            return self._segmented(images, *flight.logits(), task)
+            class_logits, masks, native = flight.outputs(self.threads)
+            return [
+                self.segments(class_logits[i], masks[i], image, task=task, native=native)
+                for i, image in enumerate(images)
+            ]
 
     def _predict(self, images: Sequence[Prepared], task: Task) -> list[Prediction]:
-        return self._segmented(images, *self.logits(images), task)
-
-    def _segmented(
-        self,
-        images: Sequence[Prepared],
-        class_logits: NDArray[Any],
-        mask_logits: NDArray[Any],
-        task: Task,
-    ) -> list[Prediction]:
+        class_logits, mask_logits = self.logits(images)
         return [
             self.segments(class_logits[i], mask_logits[i], image, task=task)
             for i, image in enumerate(images)

@@ -166,8 +166,8 @@ class TrtEngine:
         if self.scratch_bytes:
             context.set_device_memory(slot.scratch, slot.scratch_bytes)
         self._set_shapes(context, extent)
-        for name, tensor in slot.tensors.items():
-            self.set_address(context, name, tensor.pointer)
+        for spec in (*self.inputs, *self.outputs):
+            self.set_address(context, spec.name, slot.tensors[spec.name].pointer)
         return context
 
     def set_address(self, context: Any, name: str, pointer: int) -> None:

@@ -1,6 +1,7 @@
 #include <cuda_runtime.h>
 
 #include "images/cuda.h"
+#include "images/cuda_finite.cuh"
 #include "images/cuda_instance.cuh"
 #include "images/cuda_panoptic.cuh"
 #include "images/cuda_semantic.cuh"
@@ -83,6 +84,15 @@ cudaError_t binarise_cuda(const Geometry& size, const Planes& planes, uint8_t* b
   const Grid grid = {divide_up(size.output[1], kWarp),
                      divide_up(size.output[0], instance::kRows), planes.count};
   return launch(&instance::binarise_kernel, job, grid, instance::kThreads, 0, stream);
+}
+
+cudaError_t count_not_finite_cuda(const float* values, int64_t count, int64_t* found,
+                                  cudaStream_t stream) {
+  const cudaError_t cleared = clear(found, 1, stream);
+  if (cleared != cudaSuccess || count == 0) return cleared;
+  const finite::DeviceJob job = {values, count, found};
+  const Grid grid = {divide_up(count, finite::kThreads), 1, 1};
+  return launch(&finite::count_kernel, job, grid, finite::kThreads, 0, stream);
 }
 
 }  // namespace m2f::images

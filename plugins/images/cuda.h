@@ -25,4 +25,8 @@ cudaError_t classify_cuda(const Geometry& size, const Planes& planes, const floa
 cudaError_t binarise_cuda(const Geometry& size, const Planes& planes, uint8_t* bits,
                           int64_t* total, int64_t* inside, cudaStream_t stream);
 
+// Sets `found` to how many of the values are NaN or infinite.
+cudaError_t count_not_finite_cuda(const float* values, int64_t count, int64_t* found,
+                                  cudaStream_t stream);
+
 }  // namespace m2f::images

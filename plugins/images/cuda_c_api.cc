@@ -10,7 +10,7 @@ using namespace m2f::images;
 extern "C" {
 
 // Changes with any signature or structure below: a library built earlier is not called.
-M2F_EXPORT int m2f_cuda_images_version() { return 1; }
+M2F_EXPORT int m2f_cuda_images_version() { return 2; }
 
 M2F_EXPORT int m2f_cuda_panoptic(const Geometry* size, const float* masks, const int64_t* index,
                                  int64_t count, const float* scores,
@@ -30,6 +30,11 @@ M2F_EXPORT int m2f_cuda_instance(const Geometry* size, const float* masks, const
                                  int64_t count, uint8_t* bits, int64_t* total, int64_t* inside,
                                  cudaStream_t stream) {
   return binarise_cuda(*size, {masks, index, count}, bits, total, inside, stream);
+}
+
+M2F_EXPORT int m2f_cuda_count_not_finite(const float* values, int64_t count, int64_t* found,
+                                         cudaStream_t stream) {
+  return count_not_finite_cuda(values, count, found, stream);
 }
 
 }  // extern "C"

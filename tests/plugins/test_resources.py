@@ -24,7 +24,7 @@ BUDGETS = {
     r"plain_kernel": (64, 0, 0.5),
     r"combine_kernel": (64, 0, 0.5),
     r"compete_kernel|classify_kernel|binarise_kernel": (64, 2100, 0.5),
-    r"see_kernel": (40, 0, 1.0),
+    r"see_kernel|count_kernel": (40, 0, 1.0),
 }
 
 
