@@ -167,8 +167,9 @@ def _of_contract(
     names = {attribute.name for attribute in spec.attributes}
     given = {a.name: helper.get_attribute_value(a) for a in node.attribute if a.name in names}
     sizes = spec.bind(*inputs, attributes=given)
+    types = {known.type: x.type for known, x in zip(spec.inputs, inputs, strict=False)}
     return {
-        name: Tensor(tuple(sizes[axis] for axis in output.dims), inputs[0].type)
+        name: Tensor(tuple(sizes[axis] for axis in output.dims), types[output.type])
         for name, output in zip(node.output, spec.outputs, strict=True)
     }
 

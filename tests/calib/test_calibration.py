@@ -8,6 +8,7 @@ import onnx
 import onnxruntime
 import pytest
 
+from m2f.bench.cost import cost_of_bundle
 from m2f.bundle import Bundle
 from m2f.calib import Form, Limit, Options, RangeRule, calibrate, judge
 from m2f.calib.calibration import RANGES
@@ -22,6 +23,7 @@ from m2f.plugins import library
 from m2f.runtime.preprocess import assemble
 from m2f.runtime.session import load
 from tests import tolerance
+from tests.calib.conftest import SIZE
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +56,14 @@ def test_every_layer_is_quantised(bundle, made):
     without = ("residual", "MSDeformAttn")  # these have none
     assert weights >= {f"{n}.weight" for n in made.quantized if not n.endswith(without)}
     assert sum(f.bytes for f in manifest.files) < 0.6 * (bundle.model_path.stat().st_size)
+
+
+def test_it_needs_the_same_products(bundle, made):
+    exact, quantised = (
+        cost_of_bundle(one, SIZE).total for one in (bundle, Bundle.open(made.bundle))
+    )
+    assert quantised.macs == exact.macs
+    assert quantised.weights < 0.6 * exact.weights
 
 
 def test_the_scales_are_those_of_the_ranges(made, network):
