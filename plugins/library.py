@@ -26,17 +26,30 @@ def find() -> Path | None:
     Raises:
         MissingFile: The environment variable names a file that does not exist.
     """
-    given = os.environ.get(VARIABLE, "")
+    return find_named(_NAME, VARIABLE)
+
+
+def find_named(name: str, variable: str) -> Path | None:
+    """A library that the install built, or the one that a variable names.
+
+    Args:
+        name: Of the file.
+        variable: Environment variable: another file, or "off" for none.
+
+    Raises:
+        MissingFile: The environment variable names a file that does not exist.
+    """
+    given = os.environ.get(variable, "")
     if given == "off":
         return None
     if given:
         if not Path(given).is_file():
-            raise MissingFile(f'{VARIABLE}: {given} is no file; unset it, or say "off"')
+            raise MissingFile(f'{variable}: {given} is no file; unset it, or say "off"')
         return Path(given).resolve()
     # An editable install leaves the sources where they are and puts what it builds here.
     installed = Path(sysconfig.get_path("platlib")) / "m2f" / "plugins"
     folders = (Path(__file__).parent, installed)
-    return next((f / _NAME for f in folders if (f / _NAME).is_file()), None)
+    return next((f / name for f in folders if (f / name).is_file()), None)
 
 
 def instruction_set(library: Path) -> str:

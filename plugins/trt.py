@@ -9,14 +9,13 @@ from __future__ import annotations
 import ctypes
 import importlib
 import importlib.util
-import os
 import platform
 import sys
-import sysconfig
 from pathlib import Path
 from typing import Any
 
-from m2f.errors import MissingDependency, MissingFile
+from m2f.errors import MissingDependency
+from m2f.plugins.library import find_named
 
 VARIABLE = "M2F_TRT_LIBRARY"
 """Environment variable: a plugin library built by hand, or "off" for none."""
@@ -70,16 +69,7 @@ def find_plugins() -> Path | None:
     Raises:
         MissingFile: The environment variable names a file that does not exist.
     """
-    given = os.environ.get(VARIABLE, "")
-    if given == "off":
-        return None
-    if given:
-        if not Path(given).is_file():
-            raise MissingFile(f'{VARIABLE}: {given} is no file; unset it, or say "off"')
-        return Path(given).resolve()
-    installed = Path(sysconfig.get_path("platlib")) / "m2f" / "plugins"
-    folders = (Path(__file__).parent, installed)
-    return next((f / LIBRARY for f in folders if (f / LIBRARY).is_file()), None)
+    return find_named(LIBRARY, VARIABLE)
 
 
 def load_plugins(trt: Any, library: Path) -> None:
