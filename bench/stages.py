@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from m2f.bench.timing import Times, timed
 from m2f.runtime.images import Pixels, decode
-from m2f.runtime.preprocess import Prepared, assemble, prepare
+from m2f.runtime.preprocess import Prepared
 from m2f.runtime.session import Session
 
 STAGES = ("decode", "pre", "network", "post")
@@ -54,9 +54,8 @@ def _once(session: Session, image: Path | Pixels) -> tuple[float, float, float, 
 
 def _input(session: Session, pixels: Pixels) -> tuple[Prepared, Pixels, NDArray[np.int64]]:
     """One image at the network's resolution, as a batch, and the size of its valid part."""
-    prepared = prepare(pixels, session.metadata.preprocess, session.profile)
-    batch, size = assemble([prepared], session.profile, threads=session.threads)
-    return prepared, batch, size
+    prepared = session.prepare(pixels)
+    return prepared, *session.assembled([prepared])
 
 
 def _with_sum(times: dict[str, list[float]]) -> dict[str, Times]:

@@ -155,13 +155,18 @@ class Session:
         Raises:
             BundleError: An image is smaller than the batch, and the network cannot be told.
         """
-        batch, sizes = self._assembled(images)
+        batch, sizes = self.assembled(images)
         class_logits, mask_logits = self.backend.run(batch, sizes)
         return class_logits[: len(images)], mask_logits[: len(images)]
 
-    def _assembled(
+    def assembled(
         self, images: Sequence[Prepared]
     ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """The network's inputs for one batch of prepared images, resized by now.
+
+        Returns:
+            uint8 [N, H, W, 3], and the valid height and width of each image, int64 [N, 2].
+        """
         least = self.profile.batch.min
         filled = [*images, *[images[-1]] * (least - len(images))]
         batch, sizes = assemble(filled, self.profile, threads=self.threads)
@@ -237,7 +242,7 @@ class Session:
                 if len(flying) == backend.depth:
                     yield from self._finished(*flying[0], task)
                     flying.popleft()
-                flying.append((images, backend.submit(*self._assembled(images))))
+                flying.append((images, backend.submit(*self.assembled(images))))
             while flying:
                 yield from self._finished(*flying[0], task)
                 flying.popleft()

@@ -52,8 +52,9 @@ class Candidate:
         """Segments one image, uint8 [H, W, 3] RGB, and times it stage by stage."""
         clock = [time.perf_counter()]
         prepared = self.session.prepare(image)
+        batch, sizes = self.session.assembled([prepared])  # which is what resizes
         clock.append(time.perf_counter())
-        class_logits, mask_logits = self.session.logits([prepared])
+        class_logits, mask_logits = self.session.backend.run(batch, sizes)
         clock.append(time.perf_counter())
         prediction = self.session.segments(class_logits[0], mask_logits[0], prepared, task=task)
         clock.append(time.perf_counter())
