@@ -147,7 +147,7 @@ def test_an_installed_library_is_found(built, tmp_path, monkeypatch):
     assert trt.find_plugins() == built
     monkeypatch.delenv(trt.VARIABLE)
     shutil.copy(built, tmp_path)
-    monkeypatch.setattr(trt, "__file__", str(tmp_path / "trt.py"))
+    monkeypatch.setattr(library, "__file__", str(tmp_path / "library.py"))
     assert trt.find_plugins() == tmp_path / built.name
     assert library.find() is None or library.find().name != built.name
 
