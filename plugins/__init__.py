@@ -1,5 +1,5 @@
-"""The custom ops of the `m2f` domain: their descriptions, and all that compiles."""
+"""The ops of our own: their descriptions, and all that compiles."""
 
-from m2f.plugins.spec import MASKED_ATTENTION, MS_DEFORM_ATTN, OPS, OpSpec
+from m2f.plugins.spec import FUSED, MASKED_ATTENTION, MS_DEFORM_ATTN, OPS, OpSpec
 
-__all__ = ["MASKED_ATTENTION", "MS_DEFORM_ATTN", "OPS", "OpSpec"]
+__all__ = ["FUSED", "MASKED_ATTENTION", "MS_DEFORM_ATTN", "OPS", "OpSpec"]

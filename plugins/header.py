@@ -1,4 +1,4 @@
-"""The custom ops' descriptions for native code: ``spec.h`` beside each ``op.toml``.
+"""The ops' descriptions for native code: ``spec.h`` beside each ``op.toml``.
 
     python -m m2f.plugins.header
 
@@ -9,7 +9,7 @@ a test holds them equal to what this module makes of the descriptions.
 from collections.abc import Iterator
 from pathlib import Path
 
-from m2f.plugins.spec import OPS, AttributeSpec, OpSpec, TensorSpec
+from m2f.plugins.spec import FUSED, OPS, AttributeSpec, OpSpec, TensorSpec
 
 _STORAGE = {
     "float32": "kFloat32",
@@ -72,9 +72,11 @@ def _table(kind: str, name: str, rows: Iterator[str]) -> Iterator[str]:
 
 
 def _tensor(tensor: TensorSpec, variables: list[str]) -> str:
-    variadic = "true" if tensor.variadic else "false"
+    presence = (
+        "kVariadic" if tensor.variadic else "kOptional" if tensor.optional else "kRequired"
+    )
     place = variables.index(tensor.type)
-    return f'{{"{tensor.name}", "{"".join(tensor.dims)}", {place}, {variadic}}}'
+    return f'{{"{tensor.name}", "{"".join(tensor.dims)}", {place}, Presence::{presence}}}'
 
 
 def _attribute(attribute: AttributeSpec) -> str:
@@ -86,7 +88,7 @@ def _attribute(attribute: AttributeSpec) -> str:
 
 def main() -> None:
     """Writes the header of every op."""
-    for spec in OPS:
+    for spec in OPS + FUSED:
         (folder_of(spec) / "spec.h").write_text(cpp_from_spec(spec), encoding="utf-8")
 
 

@@ -1,4 +1,4 @@
-"""The custom ops, as their ``op.toml`` files describe them.
+"""The ops of our own, as their ``op.toml`` files describe them.
 
 One file per op is the only place where its name, axes, types and attributes are written.
 The exporter builds ONNX nodes from it, the tests draw inputs from it, and native adapters
@@ -7,7 +7,7 @@ get it as a generated header (`plugins/header.py`).
 
 import itertools
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -32,8 +32,9 @@ class TensorSpec:
     """One input or output.
 
     Attributes:
-        dims: Axis names.
+        dims: Axis names; a first "*" stands for any number of axes, flattened to one.
         variadic: Stands for any number of tensors, none included; always the last input.
+        optional: May be left out; always the last input.
     """
 
     name: str
@@ -41,6 +42,7 @@ class TensorSpec:
     dims: tuple[str, ...]
     doc: str
     variadic: bool = False
+    optional: bool = False
 
     def __str__(self) -> str:
         return f"{self.name}[{', '.join(self.dims)}]"
@@ -173,12 +175,18 @@ def _tensor(raw: Mapping[str, Any]) -> TensorSpec:
         tuple(raw["dims"]),
         raw["doc"].strip(),
         bool(raw.get("variadic")),
+        bool(raw.get("optional")),
     )
 
 
-def _load_all(names: Sequence[str]) -> tuple[OpSpec, ...]:
-    folder = Path(__file__).parent / "ops"
-    return tuple(OpSpec.load(folder / name / "op.toml") for name in names)
+def _load_all(folder: str) -> tuple[OpSpec, ...]:
+    """Those of a folder, by name of their own folders."""
+    paths = (Path(__file__).parent / folder).glob("*/op.toml")
+    return tuple(OpSpec.load(path) for path in sorted(paths))
 
 
-MS_DEFORM_ATTN, MASKED_ATTENTION = OPS = _load_all(("ms_deform_attn", "masked_attention"))
+MASKED_ATTENTION, MS_DEFORM_ATTN = OPS = _load_all("ops")
+"""The custom ops that exported files use on every device."""
+
+FUSED = _load_all("fused")
+"""What our CPU kernels do in one step, for `model.cpu.onnx` only."""

@@ -15,22 +15,28 @@ namespace m2f {
 constexpr int32_t kMaxTypes = 4;       // type variables of one op
 constexpr int32_t kMaxInts = 16;       // numbers of one attribute
 constexpr int32_t kMaxAttributes = 8;  // of one op
-constexpr int32_t kMaxRank = 4;        // of one tensor
+constexpr int32_t kMaxRank = 4;        // of one description
+constexpr int32_t kMaxAxes = 8;        // of one tensor, the flattened ones included
 constexpr int32_t kMaxInputs = 16;     // of one call, the variadic ones included
 
 enum class AttributeKind : int32_t { kInt, kInts, kFloat };
 
+// How many tensors a description stands for; only the last may be other than one.
+enum class Presence : int32_t { kRequired, kOptional, kVariadic };
+
 struct TensorSpec {
   const char* name;
-  const char* axes;  // one letter each: "NSC"
+  const char* axes;  // one letter each: "NSC"; a first '*' is any axes, seen as one: "*C"
   int32_t type;      // which of a signature's types
-  bool is_variadic;  // stands for any number of tensors; only the last input may
+  Presence presence;
 
   constexpr int32_t rank() const {
     int32_t count = 0;
     while (axes[count] != '\0') ++count;
     return count;
   }
+  constexpr bool is_flattened() const { return axes[0] == '*'; }
+  constexpr bool is_variadic() const { return presence == Presence::kVariadic; }
 };
 
 struct AttributeSpec {
@@ -77,8 +83,10 @@ struct OpSpec {
     static_assert(kAttributes <= kMaxAttributes, "raise kMaxAttributes");
   }
 
-  constexpr bool is_variadic() const { return inputs[input_count - 1].is_variadic; }
-  constexpr int32_t required_inputs() const { return input_count - (is_variadic() ? 1 : 0); }
+  constexpr bool is_variadic() const { return inputs[input_count - 1].is_variadic(); }
+  constexpr int32_t required_inputs() const {
+    return input_count - (inputs[input_count - 1].presence == Presence::kRequired ? 0 : 1);
+  }
 
   // The description of the index-th tensor of a call.
   constexpr const TensorSpec& input(int32_t index) const {
@@ -113,7 +121,7 @@ inline Status complete(const OpSpec& spec, AttributeValue values[]) {
   return {};
 }
 
-// One tensor of a call.
+// One tensor of a call, with as many sizes as its description has axes.
 struct TensorView {
   const void* data;
   Storage type;

@@ -45,6 +45,7 @@ struct Functions {
   Status* (*add_custom_op_domain)(SessionOptions*, CustomOpDomain*);
   Status* (*tensor_data)(Value*, void** data);
   Status* (*set_element_type)(TensorInfo*, Element);
+  Status* (*set_dimensions)(TensorInfo*, const int64_t* dims, size_t count);
   Status* (*element_type)(const TensorInfo*, Element*);
   Status* (*rank)(const TensorInfo*, size_t*);
   Status* (*dimensions)(const TensorInfo*, int64_t* dims, size_t count);
@@ -74,6 +75,7 @@ struct Functions {
     get(add_custom_op_domain, 28);
     get(tensor_data, 51);
     get(set_element_type, 58);
+    get(set_dimensions, 59);
     get(element_type, 60);
     get(rank, 61);
     get(dimensions, 62);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstring>
 #include <exception>
 #include <new>
 #include <utility>
@@ -17,7 +18,7 @@
 //   Attributes                     with static Status read(const AttributeValue[], Attributes*)
 //   static Status run(const Attributes&, const Call&)
 //
-// The output has the shape of the first input.
+// The output has as many axes as the first input, and their sizes by their letters.
 
 namespace m2f::ort {
 
@@ -65,11 +66,53 @@ inline void read(const Functions& functions, const KernelInfo* info, const Attri
   }
 }
 
+// Sizes of a tensor as the framework has them; -1 is one that is not known yet.
+struct Sizes {
+  int64_t dims[kMaxAxes];
+  size_t rank;
+
+  // Whether a description's axes fit; a flattened one needs no axis at all.
+  bool fit(const TensorSpec& spec) const {
+    const size_t wanted = static_cast<size_t>(spec.rank());
+    return spec.is_flattened() ? rank + 1 >= wanted : rank == wanted;
+  }
+
+  // Where a letter's axis is; those that a '*' stands for come before all letters.
+  size_t place(const TensorSpec& spec, int32_t letter) const {
+    return rank - static_cast<size_t>(spec.rank() - letter);
+  }
+
+  // Sizes by letter, with those that a '*' stands for multiplied.
+  void flatten(const TensorSpec& spec, int64_t by_letter[]) const {
+    for (int32_t i = 0; i < spec.rank(); ++i) {
+      by_letter[i] = spec.is_flattened() && i == 0 ? 1 : dims[place(spec, i)];
+    }
+    if (!spec.is_flattened()) return;
+    for (size_t axis = 0; axis < place(spec, 1); ++axis) by_letter[0] *= dims[axis];
+  }
+};
+
+// Sizes of the output: those of the first input, but where a letter says otherwise.
+inline Sizes output_sizes(const OpSpec& spec, const Sizes inputs[], int32_t count) {
+  const TensorSpec& output = spec.outputs[0];
+  Sizes sizes = inputs[0];
+  for (int32_t i = count - 1; i >= 0; --i) {
+    const TensorSpec& input = spec.input(i);
+    for (int32_t letter = output.is_flattened() ? 1 : 0; letter < output.rank(); ++letter) {
+      const char* found = std::strchr(input.axes, output.axes[letter]);
+      if (found == nullptr) continue;
+      const size_t from = inputs[i].place(input, static_cast<int32_t>(found - input.axes));
+      sizes.dims[sizes.place(output, letter)] = inputs[i].dims[from];
+    }
+  }
+  return sizes;
+}
+
 // One run of a node.
 struct Call {
   TensorView inputs[kMaxInputs];
   int64_t input_count;
-  void* output;  // as large as the first input
+  void* output;
   Parallel parallel;
   void* stream;  // of the device, null on the CPU
 };
@@ -98,12 +141,13 @@ class Kernel {
                                     Op::kSpec.required_inputs(), count));
     }
     call.input_count = static_cast<int64_t>(count);
+    Sizes sizes[kMaxInputs];
     for (size_t i = 0; i < count; ++i) {
-      if (Status* status = view(context, i, &call.inputs[i])) return status;
+      if (Status* status = view(context, i, &sizes[i], &call.inputs[i])) return status;
     }
+    const Sizes made = output_sizes(Op::kSpec, sizes, Op::kSpec.required_inputs());
     Value* output = nullptr;
-    const size_t rank = Op::kSpec.input(0).rank();
-    if (Status* status = functions_.output(context, 0, call.inputs[0].dims, rank, &output)) {
+    if (Status* status = functions_.output(context, 0, made.dims, made.rank, &output)) {
       return status;
     }
     if (Status* status = functions_.tensor_data(output, &call.output)) return status;
@@ -132,9 +176,9 @@ class Kernel {
     }
   };
 
-  Status* view(KernelContext* context, size_t index, TensorView* tensor) const {
+  Status* view(KernelContext* context, size_t index, Sizes* sizes, TensorView* tensor) const {
     const int32_t place = static_cast<int32_t>(index);
-    const size_t rank = Op::kSpec.input(place).rank();
+    const TensorSpec& spec = Op::kSpec.input(place);
     tensor->type = Op::kSpec.input_type(kSignature, place);
     const Value* value = nullptr;
     if (Status* status = functions_.input(context, index, &value)) return status;
@@ -147,15 +191,16 @@ class Kernel {
                                       Op::kSpec.name, index, static_cast<int>(element),
                                       static_cast<int>(element_from(tensor->type))));
     }
-    size_t axes = 0;
-    if (status == nullptr) status = functions_.rank(info, &axes);
-    if (status == nullptr && axes != rank) {
-      status = fail(functions_, error("%s: input %zu has %zu axes, expected %zu",
-                                      Op::kSpec.name, index, axes, rank));
+    if (status == nullptr) status = functions_.rank(info, &sizes->rank);
+    if (status == nullptr && (!sizes->fit(spec) || sizes->rank > kMaxAxes)) {
+      status =
+          fail(functions_, error("%s: input %zu has %zu axes, expected %d (%s)", Op::kSpec.name,
+                                 index, sizes->rank, spec.rank(), spec.axes));
     }
-    if (status == nullptr) status = functions_.dimensions(info, tensor->dims, rank);
+    if (status == nullptr) status = functions_.dimensions(info, sizes->dims, sizes->rank);
     functions_.release_tensor_info(info);
     if (status != nullptr) return status;
+    sizes->flatten(spec, tensor->dims);
     void* data = nullptr;
     status = functions_.tensor_data(const_cast<Value*>(value), &data);
     tensor->data = data;
@@ -201,14 +246,32 @@ inline const Api*& registered_api() {
   return api;
 }
 
-// The first input's shape, and the type that the op's other tensors say the output has: the
-// description of the first input is the context's own copy, so its type may be changed.
+// The sizes and the type that the inputs say the output has: the description of the first
+// input is the context's own copy, so it may be changed. What it says of the axes that stay,
+// their names for one, stays with it.
 template <class Op>
 Status* infer_shape(const CustomOp*, ShapeInferContext* context) {
   const OpSpec& spec = Op::kSpec;
   const Functions functions(registered_api());
   TensorInfo* first = nullptr;  // owned by the context
-  if (Status* status = functions.input_type_shape(context, 0, &first)) return status;
+  Sizes sizes[kMaxInputs];
+  bool are_known = true;
+  for (int32_t i = 0; i < spec.required_inputs(); ++i) {
+    TensorInfo* info = nullptr;
+    if (Status* status = functions.input_type_shape(context, i, &info)) return status;
+    if (i == 0) first = info;
+    if (Status* status = functions.rank(info, &sizes[i].rank)) return status;
+    are_known = are_known && sizes[i].fit(spec.inputs[i]) && sizes[i].rank <= kMaxAxes;
+    if (!are_known) break;
+    Status* status = functions.dimensions(info, sizes[i].dims, sizes[i].rank);
+    if (status != nullptr) return status;
+  }
+  if (are_known) {
+    const Sizes made = output_sizes(spec, sizes, spec.required_inputs());
+    if (std::memcmp(made.dims, sizes[0].dims, made.rank * sizeof made.dims[0]) != 0) {
+      if (Status* status = functions.set_dimensions(first, made.dims, made.rank)) return status;
+    }
+  }
   for (int32_t i = 0; i < spec.required_inputs(); ++i) {
     if (spec.inputs[i].type != spec.outputs[0].type) continue;
     TensorInfo* same = nullptr;
@@ -239,7 +302,14 @@ const CustomOp* custom_op() {
     o.input_type_count = [](const CustomOp*) -> size_t { return Op::kSpec.input_count; };
     o.output_type_count = [](const CustomOp*) -> size_t { return Op::kSpec.output_count; };
     o.input_arity = [](const CustomOp*, size_t index) {
-      return Op::kSpec.inputs[index].is_variadic ? Arity::kVariadic : Arity::kRequired;
+      switch (Op::kSpec.inputs[index].presence) {
+        case Presence::kOptional:
+          return Arity::kOptional;
+        case Presence::kVariadic:
+          return Arity::kVariadic;
+        default:
+          return Arity::kRequired;
+      }
     };
     o.output_arity = [](const CustomOp*, size_t) { return Arity::kRequired; };
     o.input_memory = [](const CustomOp*, size_t) { return int32_t{0}; };

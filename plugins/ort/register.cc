@@ -5,6 +5,7 @@
 #include "common/export.h"
 #include "ops/masked_attention/op.h"
 #include "ops/ms_deform_attn/op.h"
+#include "ort/fused.h"
 #include "ort/ort_op.h"
 #include "ort/register_cuda.h"
 
@@ -75,5 +76,6 @@ extern "C" M2F_EXPORT m2f::ort::Status* RegisterCustomOps(m2f::ort::SessionOptio
     if (Status* status = add_cuda_ops(functions, made, is_float_only)) return status;
     domain = made;
   }
-  return functions.add_custom_op_domain(options, domain);
+  if (Status* status = functions.add_custom_op_domain(options, domain)) return status;
+  return add_fused_ops(functions, options);
 }

@@ -120,7 +120,7 @@ Status check_axes(const OpSpec& spec, const TensorView views[], int32_t input_co
   const char* where[128] = {};  // the first tensor that has the axis at a known size
   for (int32_t i = 0; i < input_count; ++i) {
     const TensorSpec& tensor = spec.input(i);
-    if (tensor.is_variadic) break;  // their axes differ from tensor to tensor
+    if (tensor.is_variadic()) break;  // their axes differ from tensor to tensor
     for (int32_t axis = 0; axis < tensor.rank(); ++axis) {
       const int letter = tensor.axes[axis] & 127;
       const int64_t length = views[i].dims[axis];

@@ -19,14 +19,14 @@ enum Attribute : int32_t {
 };
 
 constexpr TensorSpec kInputs[] = {
-    {"q", "NQC", 0, false},
-    {"k", "NSC", 0, false},
-    {"v", "NSC", 0, false},
-    {"mask_logits", "NQS", 0, false},
+    {"q", "NQC", 0, Presence::kRequired},
+    {"k", "NSC", 0, Presence::kRequired},
+    {"v", "NSC", 0, Presence::kRequired},
+    {"mask_logits", "NQS", 0, Presence::kRequired},
 };
 
 constexpr TensorSpec kOutputs[] = {
-    {"output", "NQC", 0, false},
+    {"output", "NQC", 0, Presence::kRequired},
 };
 
 constexpr AttributeSpec kAttributes[] = {

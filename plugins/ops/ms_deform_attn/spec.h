@@ -21,13 +21,13 @@ enum Attribute : int32_t {
 };
 
 constexpr TensorSpec kInputs[] = {
-    {"value", "NSC", 1, false},
-    {"sampling", "NSR", 0, false},
-    {"levels", "NCHW", 0, true},
+    {"value", "NSC", 1, Presence::kRequired},
+    {"sampling", "NSR", 0, Presence::kRequired},
+    {"levels", "NCHW", 0, Presence::kVariadic},
 };
 
 constexpr TensorSpec kOutputs[] = {
-    {"output", "NSC", 0, false},
+    {"output", "NSC", 0, Presence::kRequired},
 };
 
 constexpr AttributeSpec kAttributes[] = {
