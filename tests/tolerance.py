@@ -139,6 +139,22 @@ def attention(q, k, v, heads):
     return relative * float(abs(v).max())
 
 
+def window_attention(qkv, padding, position_bias):
+    """Bounds the absolute error of one float32 window attention output.
+
+    As `attention`, with the position bias as one more term of each score, over the T pixels of
+    a window at once, and one more rounding for the inverse of the weights' sum. A hidden
+    pixel's weight is 0 on both sides: 1e4 is more than scores differ by.
+    """
+    heads, pixels, _ = position_bias.shape
+    depth = padding.shape[1] // heads
+    peaks = abs(qkv).max(axis=(0, 1, 2)).clip(min=abs(padding).reshape(-1))
+    q, k, v = peaks.reshape(3, heads, depth)
+    score = float((q * k).sum(-1).max()) / depth**0.5 + float(abs(position_bias).max())
+    relative = (2 * (depth + 4) * score + pixels + 17) * 2.0**-24
+    return relative * float(v.max())
+
+
 def rounded_weights(k, v, storage):
     """What tensor cores add to `attention`: softmax weights rounded to 16 bits.
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "fused/window_attention/kernel.h"
 #include "images/instance.h"
 #include "images/panoptic.h"
 #include "images/resize.h"
@@ -18,6 +19,7 @@ struct Kernels {
   void (*ms_deform_attn)(const ms_deform_attn::Work&, int64_t task);
   void (*masked_attention_see)(const masked_attention::Work&, int64_t query);
   void (*masked_attention)(const masked_attention::Work&, int64_t task, float* memory);
+  void (*window_attention)(const window_attention::Work&, int64_t task, float* memory);
   void (*panoptic_compete)(const images::panoptic::Work&, int64_t strip, float* memory);
   void (*semantic_classify)(const images::semantic::Work&, int64_t strip, float* memory);
   void (*instance_binarise)(const images::instance::Work&, int64_t task, float* memory);

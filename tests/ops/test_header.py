@@ -2,11 +2,11 @@
 
 import pytest
 
-from m2f.plugins import MASKED_ATTENTION, MS_DEFORM_ATTN, OPS
+from m2f.plugins import FUSED, MASKED_ATTENTION, MS_DEFORM_ATTN, OPS
 from m2f.plugins.header import cpp_from_spec
 
 
-@pytest.mark.parametrize("spec", OPS, ids=lambda spec: spec.name)
+@pytest.mark.parametrize("spec", OPS + FUSED, ids=lambda spec: spec.name)
 def test_the_header_is_current(spec):
     found = (spec.path.parent / "spec.h").read_text(encoding="utf-8")
     assert found == cpp_from_spec(spec), "run python -m m2f.plugins.header"
