@@ -49,6 +49,7 @@ struct Functions {
   Status* (*element_type)(const TensorInfo*, Element*);
   Status* (*rank)(const TensorInfo*, size_t*);
   Status* (*dimensions)(const TensorInfo*, int64_t* dims, size_t count);
+  Status* (*axis_names)(const TensorInfo*, const char* names[], size_t count);
   Status* (*tensor_info)(const Value*, TensorInfo**);
   void (*release_tensor_info)(TensorInfo*);
   Status* (*attribute_float)(const KernelInfo*, const char* name, float*);
@@ -60,6 +61,7 @@ struct Functions {
   Status* (*gpu_stream)(const KernelContext*, void** stream);
   Status* (*input_type_shape)(const ShapeInferContext*, size_t index, TensorInfo**);
   Status* (*set_output_type_shape)(const ShapeInferContext*, size_t index, const TensorInfo*);
+  Status* (*set_axis_names)(TensorInfo*, const char* names[], size_t count);
   Status* (*parallel_for)(const KernelContext*, void (*task)(void* data, size_t index),
                           size_t count, size_t batches, void* data);
 
@@ -79,6 +81,7 @@ struct Functions {
     get(element_type, 60);
     get(rank, 61);
     get(dimensions, 62);
+    get(axis_names, 63);
     get(tensor_info, 65);
     get(attribute_float, 85);
     get(attribute_int, 86);
@@ -91,6 +94,7 @@ struct Functions {
     get(gpu_stream, 193);
     get(input_type_shape, 268);
     get(set_output_type_shape, 270);
+    get(set_axis_names, 271);
     get(parallel_for, 274);
   }
 };

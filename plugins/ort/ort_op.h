@@ -1,8 +1,10 @@
 #pragma once
 
+#include <atomic>
 #include <cstring>
 #include <exception>
 #include <new>
+#include <string>
 #include <utility>
 
 #include "common/kernels.h"
@@ -246,13 +248,27 @@ inline const Api*& registered_api() {
   return api;
 }
 
+// Names those sizes that are neither known nor named, each differently: else they would become
+// a -1 that others compute with.
+inline Status* name_sizes(const Functions& functions, TensorInfo* info, const Sizes& sizes) {
+  static std::atomic<uint32_t> count{0};
+  const char* names[kMaxAxes];
+  if (Status* status = functions.axis_names(info, names, sizes.rank)) return status;
+  std::string kept[kMaxAxes];  // the old ones go when the new ones come
+  for (size_t i = 0; i < sizes.rank; ++i) {
+    const bool is_open = sizes.dims[i] < 0 && names[i][0] == '\0';
+    kept[i] = is_open ? "m2f." + std::to_string(count++) : names[i];
+    names[i] = kept[i].c_str();
+  }
+  return functions.set_axis_names(info, names, sizes.rank);
+}
+
 // The sizes and the type that the inputs say the output has: the description of the first
 // input is the context's own copy, so it may be changed. What it says of the axes that stay,
 // their names for one, stays with it.
 template <class Op>
-Status* infer_shape(const CustomOp*, ShapeInferContext* context) {
+Status* infer_shape_of(const Functions& functions, ShapeInferContext* context) {
   const OpSpec& spec = Op::kSpec;
-  const Functions functions(registered_api());
   TensorInfo* first = nullptr;  // owned by the context
   Sizes sizes[kMaxInputs];
   bool are_known = true;
@@ -267,6 +283,7 @@ Status* infer_shape(const CustomOp*, ShapeInferContext* context) {
     if (status != nullptr) return status;
   }
   if (are_known) {
+    if (Status* status = name_sizes(functions, first, sizes[0])) return status;
     const Sizes made = output_sizes(spec, sizes, spec.required_inputs());
     if (std::memcmp(made.dims, sizes[0].dims, made.rank * sizeof made.dims[0]) != 0) {
       if (Status* status = functions.set_dimensions(first, made.dims, made.rank)) return status;
@@ -282,6 +299,16 @@ Status* infer_shape(const CustomOp*, ShapeInferContext* context) {
     break;
   }
   return functions.set_output_type_shape(context, 0, first);
+}
+
+template <class Op>
+Status* infer_shape(const CustomOp*, ShapeInferContext* context) {
+  const Functions functions(registered_api());
+  try {
+    return infer_shape_of<Op>(functions, context);
+  } catch (const std::exception& problem) {
+    return fail(functions, error("%s: %s", Op::kSpec.name, problem.what()));
+  }
 }
 
 // One per choice of types, all of one name: ONNX Runtime picks by the types of a node's inputs.
