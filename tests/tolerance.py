@@ -178,3 +178,19 @@ def class_sum(queries):
     less than one rounding.
     """
     return 2 * (queries + 14) * 2.0**-24
+
+
+def normalised(x, deviation, weight, bias, count):
+    """Bounds the absolute error of each normalised value, for means of `count` values.
+
+    Sums have 16 parts or more: count / 16 additions in a row, and 24 that put parts and rest
+    together. The first mean is off by that times the values' size, `shift` in deviations. What
+    counts is only that deviations, and their squares, are added up with the same relative
+    error, and a few roundings of z = (x - mean) / deviation; of the shift, of weight and bias.
+    """
+    unit, depth = 2.0**-24, count / 16 + 24
+    shift = depth * unit * abs(x).mean(-1, keepdims=True) / deviation
+    z = abs(x - x.mean(-1, keepdims=True)) / deviation
+    relative = (depth + 5) / 2 * (1 + 2 * shift**2) + 8
+    size = (depth + 8) * (1 + shift) + z * relative + 8 * shift
+    return unit * (abs(weight) * size + 2 * abs(bias))

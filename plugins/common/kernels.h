@@ -1,5 +1,7 @@
 #pragma once
 
+#include "fused/group_norm/kernel.h"
+#include "fused/layer_norm/kernel.h"
 #include "fused/window_attention/kernel.h"
 #include "images/instance.h"
 #include "images/panoptic.h"
@@ -19,6 +21,9 @@ struct Kernels {
   void (*ms_deform_attn)(const ms_deform_attn::Work&, int64_t task);
   void (*masked_attention_see)(const masked_attention::Work&, int64_t query);
   void (*masked_attention)(const masked_attention::Work&, int64_t task, float* memory);
+  void (*layer_norm)(const layer_norm::Work&, int64_t task);
+  void (*group_norm_measure)(const group_norm::Work&, int64_t task);
+  void (*group_norm)(const group_norm::Work&, int64_t task);
   void (*window_attention)(const window_attention::Work&, int64_t task, float* memory);
   void (*panoptic_compete)(const images::panoptic::Work&, int64_t strip, float* memory);
   void (*semantic_classify)(const images::semantic::Work&, int64_t strip, float* memory);

@@ -5,6 +5,8 @@
 // all. So nothing of the C++ library is used here.
 
 #include "common/kernels.h"
+#include "fused/group_norm/cpu_simd.h"
+#include "fused/layer_norm/cpu_simd.h"
 #include "fused/window_attention/cpu_simd.h"
 #include "images/instance_simd.h"
 #include "images/panoptic_simd.h"
@@ -22,12 +24,13 @@ namespace m2f {
 
 extern const Kernels M2F_JOIN(kKernels_, M2F_ISA);
 const Kernels M2F_JOIN(kKernels_, M2F_ISA) = {
-    M2F_TEXT(M2F_ISA),           kLanes,
-    ms_deform_attn::pack,        ms_deform_attn::attend,
-    masked_attention::see,       masked_attention::attend,
-    window_attention::attend,    images::panoptic::compete,
-    images::semantic::classify,  images::instance::binarise,
-    images::resize::antialiased,
+    M2F_TEXT(M2F_ISA),          kLanes,
+    ms_deform_attn::pack,       ms_deform_attn::attend,
+    masked_attention::see,      masked_attention::attend,
+    layer_norm::normalise,      group_norm::measure,
+    group_norm::normalise,      window_attention::attend,
+    images::panoptic::compete,  images::semantic::classify,
+    images::instance::binarise, images::resize::antialiased,
 };
 
 }  // namespace m2f

@@ -1,10 +1,57 @@
 #include "ort/fused.h"
 
+#include "fused/group_norm/op.h"
+#include "fused/layer_norm/op.h"
 #include "fused/window_attention/op.h"
 #include "ort/ort_op.h"
 
 namespace m2f::ort {
 namespace {
+
+const float* floats(const Call& call, int32_t input) {
+  return static_cast<const float*>(call.inputs[input].data);
+}
+
+struct LayerNorm {
+  static constexpr const OpSpec& kSpec = layer_norm::kSpec;
+  static constexpr const char* kProvider = nullptr;
+  using Attributes = layer_norm::Attributes;
+
+  static m2f::Status read(const AttributeValue values[], Attributes* attributes) {
+    return layer_norm::read_attributes(values, attributes);
+  }
+
+  static m2f::Status run(const Attributes& attributes, const Call& call) {
+    using namespace layer_norm;
+    Shape shape;
+    const m2f::Status status = make_call(call.inputs, &shape);
+    if (!status.ok()) return status;
+    forward(shape, attributes, floats(call, kInputX), floats(call, kInputWeight),
+            floats(call, kInputBias), static_cast<float*>(call.output), *kernels(0),
+            call.parallel);
+    return {};
+  }
+};
+
+struct GroupNorm {
+  static constexpr const OpSpec& kSpec = group_norm::kSpec;
+  static constexpr const char* kProvider = nullptr;
+  using Attributes = group_norm::Attributes;
+
+  static m2f::Status read(const AttributeValue values[], Attributes* attributes) {
+    return group_norm::read_attributes(values, attributes);
+  }
+
+  static m2f::Status run(const Attributes& attributes, const Call& call) {
+    using namespace group_norm;
+    Shape shape;
+    const m2f::Status status = make_call(attributes, call.inputs, &shape);
+    if (!status.ok()) return status;
+    return forward(shape, attributes, floats(call, kInputX), floats(call, kInputWeight),
+                   floats(call, kInputBias), static_cast<float*>(call.output), *kernels(0),
+                   call.parallel);
+  }
+};
 
 struct WindowAttention {
   static constexpr const OpSpec& kSpec = window_attention::kSpec;
@@ -20,11 +67,9 @@ struct WindowAttention {
     Shape shape;
     const m2f::Status status = make_call(attributes, call.inputs, &shape);
     if (!status.ok()) return status;
-    const auto input = [&](Input index) {
-      return static_cast<const float*>(call.inputs[index].data);
-    };
-    return forward(shape, input(kInputQkv), input(kInputPadding), input(kInputPositionBias),
-                   static_cast<float*>(call.output), *kernels(0), call.parallel);
+    return forward(shape, floats(call, kInputQkv), floats(call, kInputPadding),
+                   floats(call, kInputPositionBias), static_cast<float*>(call.output),
+                   *kernels(0), call.parallel);
   }
 };
 
@@ -36,6 +81,8 @@ Status* add_fused_ops(const Functions& functions, SessionOptions* options) {
   if (domain == nullptr) {
     CustomOpDomain* made = nullptr;
     if (Status* status = functions.create_custom_op_domain("m2f.cpu", &made)) return status;
+    if (Status* status = add<LayerNorm>(functions, made, false)) return status;
+    if (Status* status = add<GroupNorm>(functions, made, false)) return status;
     if (Status* status = add<WindowAttention>(functions, made, false)) return status;
     domain = made;
   }

@@ -14,6 +14,8 @@ ROOT = Path(__file__).parents[2]
 TESTS = (
     "ops/test_ms_deform_attn.py",
     "ops/test_masked_attention.py",
+    "fused/test_group_norm.py",
+    "fused/test_layer_norm.py",
     "fused/test_window_attention.py",
     "images/test_kernels.py",
     "images/test_resize.py",
