@@ -155,6 +155,26 @@ def window_attention(qkv, padding, position_bias):
     return relative * float(v.max())
 
 
+def linear(x, weight, bias, residual, *, is_gelu):
+    """Bounds the absolute error of each output of a fully connected layer in float32.
+
+    A sum of K products and a bias (Higham 2002, section 3.1), and adding the residual. GELU
+    stretches an error by at most 1.13 and adds its own: ERF_ULPS of half its factor, a rounding
+    of erf's argument, which weighs at most x exp(-x^2 / 2) < 0.61, and two of products.
+    """
+    unit = 2.0**-24
+    size = abs(x.astype("d")) @ abs(weight.astype("d")) + abs(bias.astype("d"))
+    error = (x.shape[-1] + 3) * unit * size
+    if is_gelu:
+        error = 1.13 * error + (ERF_ULPS / 2 + 3) * unit * size
+    added = 0.0 if residual is None else abs(residual.astype("d"))
+    return error + unit * (size + added)
+
+
+ERF_ULPS = 5
+"""Of common/erf.h, as it states; measured: 4.6 on a grid of 8 million arguments."""
+
+
 def rounded_weights(k, v, storage):
     """What tensor cores add to `attention`: softmax weights rounded to 16 bits.
 

@@ -2,6 +2,7 @@
 
 #include "fused/group_norm/kernel.h"
 #include "fused/layer_norm/kernel.h"
+#include "fused/linear/kernel.h"
 #include "fused/window_attention/kernel.h"
 #include "images/instance.h"
 #include "images/panoptic.h"
@@ -29,6 +30,11 @@ struct Kernels {
   void (*semantic_classify)(const images::semantic::Work&, int64_t strip, float* memory);
   void (*instance_binarise)(const images::instance::Work&, int64_t task, float* memory);
   void (*resize_antialiased)(const images::resize::Work&, int64_t strip, float* memory);
+  int64_t linear_panel;  // columns
+  void (*linear_pack)(const linear::Packing&, const float* weight, float* packed,
+                      int64_t panel);
+  void (*linear_multiply)(const linear::Work&, int64_t task);
+  void (*erf_of)(const float* x, int64_t count, float* y);
 };
 
 // Those this machine can run, the fastest first; null past the last. Index 0 always exists.

@@ -7,6 +7,7 @@
 #include "common/kernels.h"
 #include "fused/group_norm/cpu_simd.h"
 #include "fused/layer_norm/cpu_simd.h"
+#include "fused/linear/cpu_simd.h"
 #include "fused/window_attention/cpu_simd.h"
 #include "images/instance_simd.h"
 #include "images/panoptic_simd.h"
@@ -24,13 +25,24 @@ namespace m2f {
 
 extern const Kernels M2F_JOIN(kKernels_, M2F_ISA);
 const Kernels M2F_JOIN(kKernels_, M2F_ISA) = {
-    M2F_TEXT(M2F_ISA),          kLanes,
-    ms_deform_attn::pack,       ms_deform_attn::attend,
-    masked_attention::see,      masked_attention::attend,
-    layer_norm::normalise,      group_norm::measure,
-    group_norm::normalise,      window_attention::attend,
-    images::panoptic::compete,  images::semantic::classify,
-    images::instance::binarise, images::resize::antialiased,
+    M2F_TEXT(M2F_ISA),
+    kLanes,
+    ms_deform_attn::pack,
+    ms_deform_attn::attend,
+    masked_attention::see,
+    masked_attention::attend,
+    layer_norm::normalise,
+    group_norm::measure,
+    group_norm::normalise,
+    window_attention::attend,
+    images::panoptic::compete,
+    images::semantic::classify,
+    images::instance::binarise,
+    images::resize::antialiased,
+    linear::kPanel,
+    linear::pack,
+    linear::multiply,
+    linear::erf_of,
 };
 
 }  // namespace m2f

@@ -2,6 +2,7 @@
 
 #include "fused/group_norm/op.h"
 #include "fused/layer_norm/op.h"
+#include "fused/linear/op.h"
 #include "fused/window_attention/op.h"
 #include "ort/ort_op.h"
 
@@ -11,6 +12,46 @@ namespace {
 const float* floats(const Call& call, int32_t input) {
   return static_cast<const float*>(call.inputs[input].data);
 }
+
+struct Linear {
+  static constexpr const OpSpec& kSpec = linear::kSpec;
+  static constexpr const char* kProvider = nullptr;
+  struct Attributes : linear::Attributes {
+    linear::Weight weight;  // packed already, if it is a constant
+  };
+
+  static m2f::Status read(const AttributeValue values[], Attributes* attributes) {
+    return linear::read_attributes(values, attributes);
+  }
+
+  static m2f::Status prepare(const TensorView constants[], Attributes* attributes) {
+    const TensorView& weight = constants[linear::kInputWeight];
+    if (weight.data == nullptr) return {};
+    return attributes->weight.pack(weight.dims, static_cast<const float*>(weight.data),
+                                   *kernels(0), {run_serially, nullptr});
+  }
+
+  static m2f::Status run(const Attributes& attributes, const Call& call) {
+    using namespace linear;
+    Shape shape;
+    m2f::Status status = make_call(call.inputs, call.input_count, &shape);
+    if (!status.ok()) return status;
+    const bool has_residual = call.input_count > kInputResidual;
+    const Tensors tensors = {floats(call, kInputX), floats(call, kInputBias),
+                             has_residual ? floats(call, kInputResidual) : nullptr,
+                             static_cast<float*>(call.output)};
+    thread_local Weight computed;
+    const bool is_packed = attributes.weight.is_packed();
+    if (!is_packed) {
+      status = computed.pack(call.inputs[kInputWeight].dims, floats(call, kInputWeight),
+                             *kernels(0), call.parallel);
+      if (!status.ok()) return status;
+    }
+    forward(shape, attributes.activation, is_packed ? attributes.weight : computed, tensors,
+            *kernels(0), call.parallel);
+    return {};
+  }
+};
 
 struct LayerNorm {
   static constexpr const OpSpec& kSpec = layer_norm::kSpec;
@@ -81,6 +122,7 @@ Status* add_fused_ops(const Functions& functions, SessionOptions* options) {
   if (domain == nullptr) {
     CustomOpDomain* made = nullptr;
     if (Status* status = functions.create_custom_op_domain("m2f.cpu", &made)) return status;
+    if (Status* status = add<Linear>(functions, made, false)) return status;
     if (Status* status = add<LayerNorm>(functions, made, false)) return status;
     if (Status* status = add<GroupNorm>(functions, made, false)) return status;
     if (Status* status = add<WindowAttention>(functions, made, false)) return status;

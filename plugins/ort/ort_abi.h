@@ -55,6 +55,7 @@ struct Functions {
   Status* (*attribute_float)(const KernelInfo*, const char* name, float*);
   Status* (*attribute_int)(const KernelInfo*, const char* name, int64_t*);
   Status* (*attribute_ints)(const KernelInfo*, const char* name, int64_t*, size_t* count);
+  Status* (*constant_input)(const KernelInfo*, size_t index, int* is_constant, const Value**);
   Status* (*input_count)(const KernelContext*, size_t*);
   Status* (*input)(const KernelContext*, size_t index, const Value**);
   Status* (*output)(KernelContext*, size_t index, const int64_t* dims, size_t rank, Value**);
@@ -92,6 +93,7 @@ struct Functions {
     get(release_tensor_info, 99);
     get(attribute_ints, 163);
     get(gpu_stream, 193);
+    get(constant_input, 249);
     get(input_type_shape, 268);
     get(set_output_type_shape, 270);
     get(set_axis_names, 271);

@@ -19,6 +19,10 @@
 //   kProvider                      the execution provider that runs it; null is the CPU's
 //   Attributes                     with static Status read(const AttributeValue[], Attributes*)
 //   static Status run(const Attributes&, const Call&)
+//   static Status prepare(const TensorView[], Attributes*)
+//
+// The last may be left out. It sees those inputs that are constants, once, when a node's kernel
+// is made; the others have no data.
 //
 // The output has as many axes as the first input, and their sizes by their letters.
 
@@ -119,6 +123,11 @@ struct Call {
   void* stream;  // of the device, null on the CPU
 };
 
+template <class Op, class = void>
+constexpr bool kPrepares = false;
+template <class Op>
+constexpr bool kPrepares<Op, std::void_t<decltype(&Op::prepare)>> = true;
+
 template <class Op, int32_t kSignature>
 class Kernel {
  public:
@@ -129,6 +138,9 @@ class Kernel {
     }
     status_ = complete(Op::kSpec, values);
     if (status_.ok()) status_ = Op::read(values, &attributes_);
+    if constexpr (kPrepares<Op>) {
+      if (status_.ok()) prepare(info);
+    }
   }
 
   const m2f::Status& status() const { return status_; }
@@ -145,7 +157,9 @@ class Kernel {
     call.input_count = static_cast<int64_t>(count);
     Sizes sizes[kMaxInputs];
     for (size_t i = 0; i < count; ++i) {
-      if (Status* status = view(context, i, &sizes[i], &call.inputs[i])) return status;
+      const Value* value = nullptr;
+      if (Status* status = functions_.input(context, i, &value)) return status;
+      if (Status* status = view(value, i, &sizes[i], &call.inputs[i])) return status;
     }
     const Sizes made = output_sizes(Op::kSpec, sizes, Op::kSpec.required_inputs());
     Value* output = nullptr;
@@ -163,6 +177,25 @@ class Kernel {
   }
 
  private:
+  void prepare(const KernelInfo* info) {
+    TensorView constants[kMaxInputs] = {};
+    for (int32_t i = 0; i < Op::kSpec.required_inputs(); ++i) {
+      int is_constant = 0;
+      const Value* value = nullptr;
+      Sizes sizes;
+      const size_t index = static_cast<size_t>(i);
+      Status* status = functions_.constant_input(info, index, &is_constant, &value);
+      if (status == nullptr && is_constant != 0) {
+        status = view(value, index, &sizes, &constants[i]);
+      }
+      if (status == nullptr) continue;
+      // What is wrong with it is said when the node is run.
+      functions_.release_status(status);
+      constants[i].data = nullptr;
+    }
+    status_ = Op::prepare(constants, &attributes_);
+  }
+
   // ONNX Runtime's threads, of the session that runs the node.
   struct Pool {
     const Functions& functions;
@@ -178,12 +211,10 @@ class Kernel {
     }
   };
 
-  Status* view(KernelContext* context, size_t index, Sizes* sizes, TensorView* tensor) const {
+  Status* view(const Value* value, size_t index, Sizes* sizes, TensorView* tensor) const {
     const int32_t place = static_cast<int32_t>(index);
     const TensorSpec& spec = Op::kSpec.input(place);
     tensor->type = Op::kSpec.input_type(kSignature, place);
-    const Value* value = nullptr;
-    if (Status* status = functions_.input(context, index, &value)) return status;
     TensorInfo* info = nullptr;
     if (Status* status = functions_.tensor_info(value, &info)) return status;
     Element element;

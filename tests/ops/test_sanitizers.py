@@ -16,6 +16,7 @@ TESTS = (
     "ops/test_masked_attention.py",
     "fused/test_group_norm.py",
     "fused/test_layer_norm.py",
+    "fused/test_linear.py",
     "fused/test_window_attention.py",
     "images/test_kernels.py",
     "images/test_resize.py",
