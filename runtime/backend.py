@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m2f.runtime.native import Library, Masks
+from m2f.runtime.preprocess import Prepared, Size
 
 
 class Backend(Protocol):
@@ -77,5 +78,13 @@ class Pipelined(Protocol):
     def depth(self) -> int:
         """Batches that may be in flight."""
 
-    def submit(self, image: NDArray[np.uint8], image_size: NDArray[np.int64]) -> Flight:
-        """Starts what `Backend.run` would do, and returns at once."""
+    def submit_images(
+        self, images: Sequence[Prepared], padded: Size, *, threads: int | None = None
+    ) -> Flight:
+        """Starts a batch of images as they were decoded, and returns at once.
+
+        Args:
+            images: Resized, each to its size, wherever the backend does that.
+            padded: Height and width of the batch; what an image does not fill is zero.
+            threads: CPU cores to use; all unless given.
+        """

@@ -2,7 +2,7 @@
 
 A batch takes a slot (see `buffers`), goes up from pinned memory, through the network and down
 again on the slot's stream, and the program goes on meanwhile. The first batch of a size
-runs as it is; from the second on, one launch of a graph does all three.
+runs as it is; from the second on, one launch of a graph does all that follows the images.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections import deque
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from m2f.runtime.device import Device
 from m2f.runtime.device_array import DeviceArray, device_array
 from m2f.runtime.in_flight import InFlight, Lane, Logits, Plan
 from m2f.runtime.native_cuda import kernels, room
+from m2f.runtime.preprocess import Prepared, Size, assemble
+from m2f.runtime.preprocess_cuda import Resizer
 from m2f.runtime.trt_engine import (
     CLASS_LOGITS,
     IMAGE,
@@ -82,10 +85,16 @@ class TrtBackend:
         outputs = {spec.name: spec for spec in self._engine.outputs}
         # Where kernels take masks as they lie, only class logits are brought down.
         is_float = outputs[MASK_LOGITS].dtype == np.float32
-        self._kernels = kernels(device) if is_float else None
+        found = kernels(device)
+        self._kernels = found if is_float else None
         self._downloads = OUTPUTS if self._kernels is None else (CLASS_LOGITS,)
         if self._kernels is not None:
             specs += room(outputs[CLASS_LOGITS], outputs[MASK_LOGITS])
+        self._resizer = None
+        if found is not None:
+            (image,) = (spec for spec in self._engine.inputs if spec.name == IMAGE)
+            self._resizer = Resizer(found, device, image)
+            specs += self._resizer.room
         self.profile = self._engine.sizes.profile
         self.takes_image_size = IMAGE_SIZE in {spec.name for spec in specs}
         self._lanes: list[Lane] = []
@@ -138,18 +147,34 @@ class TrtBackend:
             UsageError: The backend was closed, or all slots are in flight.
         """
         extent = self._extent(image.shape)
-        lane = self._take()
-        try:
-            tensors = lane.slot.tensors
-            np.copyto(tensors[IMAGE].array((*extent, 3)), image)
-            self._stage_size(lane, extent, image_size)
-            plan = self._plan(lane, extent, "host")
-            self._start(lane, plan, extent)
-            self.device.record(lane.slot.done, lane.slot.stream)
-        except BaseException:
-            self._return(lane)
-            raise
-        return self._in_flight(lane, plan)
+
+        def bring_up(slot: Slot) -> None:
+            np.copyto(slot.tensors[IMAGE].array((*extent, 3)), image)
+            self._upload(slot, IMAGE, (*extent, 3))
+
+        return self._submit(extent, image_size, bring_up)
+
+    def submit_images(
+        self, images: Sequence[Prepared], padded: Size, *, threads: int | None = None
+    ) -> InFlight:
+        """See `m2f.runtime.backend.Pipelined.submit_images`.
+
+        They are resized on the GPU if there are kernels for that, and room (`Resizer`).
+
+        Raises:
+            ShapeError: The engine does not take this size.
+            DeviceError: The GPU failed.
+            UsageError: The backend was closed, or all slots are in flight.
+        """
+        extent = self._extent((len(images), *padded, 3))
+
+        def bring_up(slot: Slot) -> None:
+            if self._resizer is None or not self._resizer.enqueue(slot, images, padded):
+                assemble(images, out=slot.tensors[IMAGE].array((*extent, 3)), threads=threads)
+                self._upload(slot, IMAGE, (*extent, 3))
+
+        sizes = np.array([image.size for image in images], np.int64)
+        return self._submit(extent, sizes, bring_up)
 
     def submit_array(self, image: Any, image_size: NDArray[np.int64] | None = None) -> InFlight:
         """Starts a batch that is on the GPU already; it is read where it lies.
@@ -175,11 +200,9 @@ class TrtBackend:
             if image_size is None:
                 image_size = np.tile(np.array(extent[1:], np.int64), (extent[0], 1))
             self._stage_size(lane, extent, image_size)
-            plan = self._plan(lane, extent, "device")
+            plan = self._plan(lane, extent, "elsewhere")
             self._engine.set_address(plan.context, IMAGE, source.pointer)
-            self._upload(lane, IMAGE_SIZE, (extent[0], 2))
-            self._engine.enqueue(plan.context, stream)
-            self._download(lane, plan.shapes)
+            self._enqueue(lane, plan, extent)
             self.device.record(lane.slot.done, stream)
         except BaseException:
             self._return(lane)
@@ -203,6 +226,22 @@ class TrtBackend:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+    def _submit(
+        self, extent: Extent, image_size: NDArray[np.int64], bring_up: Callable[[Slot], None]
+    ) -> InFlight:
+        """Starts a batch whose images ``bring_up`` puts into the slot's input."""
+        lane = self._take()
+        try:
+            plan = self._plan(lane, extent, "slot")
+            self._stage_size(lane, extent, image_size)
+            bring_up(lane.slot)
+            self._start(lane, plan, extent)
+            self.device.record(lane.slot.done, lane.slot.stream)
+        except BaseException:
+            self._return(lane)
+            raise
+        return self._in_flight(lane, plan)
 
     def _in_flight(self, lane: Lane, plan: Plan, source: DeviceArray | None = None) -> InFlight:
         return InFlight(
@@ -241,7 +280,7 @@ class TrtBackend:
             np.copyto(lane.slot.tensors[IMAGE_SIZE].array((extent[0], 2)), image_size)
 
     def _plan(self, lane: Lane, extent: Extent, source: str) -> Plan:
-        """The plan for a size, made if need be; ``source`` is where the image comes from."""
+        """The plan for a size, made if need be; ``source`` is where the network reads."""
         key = (extent, source)
         if key not in lane.plans:
             if len(lane.plans) == SIZES_KEPT:
@@ -284,18 +323,15 @@ class TrtBackend:
             )
 
     def _enqueue(self, lane: Lane, plan: Plan, extent: Extent) -> None:
-        """Up, through the network, down."""
-        self._upload(lane, IMAGE, (*extent, 3))
-        self._upload(lane, IMAGE_SIZE, (extent[0], 2))
+        """Through the network, and down."""
+        self._upload(lane.slot, IMAGE_SIZE, (extent[0], 2))
         self._engine.enqueue(plan.context, lane.slot.stream)
-        self._download(lane, plan.shapes)
-
-    def _upload(self, lane: Lane, name: str, shape: Shape) -> None:
-        tensor = lane.slot.tensors.get(name)
-        if tensor is not None:
-            self.device.upload(tensor.pointer, tensor.bytes(shape), lane.slot.stream)
-
-    def _download(self, lane: Lane, shapes: dict[str, Shape]) -> None:
         for name in self._downloads:
             tensor = lane.slot.tensors[name]
-            self.device.download(tensor.bytes(shapes[name]), tensor.pointer, lane.slot.stream)
+            memory = tensor.bytes(plan.shapes[name])
+            self.device.download(memory, tensor.pointer, lane.slot.stream)
+
+    def _upload(self, slot: Slot, name: str, shape: Shape) -> None:
+        tensor = slot.tensors.get(name)
+        if tensor is not None:
+            self.device.upload(tensor.pointer, tensor.bytes(shape), slot.stream)

@@ -252,6 +252,16 @@ class Library:
         slot = _Slot(out.ctypes.data, *size, *out.shape[:2])
         self._run("resize", source, slot, int(not antialias))
 
+    def resize_stride(self, source: int, target: int) -> int:
+        """Weights of an element when an axis is resized as Pillow does, at most."""
+        function = self._library.m2f_resize_stride
+        function.restype = c_int64
+        return int(function(c_int64(source), c_int64(target)))
+
+    def resize_table(self, source: int, target: int, out: NDArray[np.int32]) -> None:
+        """The weights of an axis for a device, int32 [target, 2 + stride], contiguous."""
+        self._run("resize_table", source, target, out)
+
     def _masks(self, masks: Float, index: NDArray[np.int64], route: Route) -> tuple[Any, ...]:
         index = _contiguous(index, np.int64)
         if masks.dtype != np.float32 or not masks.flags.c_contiguous:

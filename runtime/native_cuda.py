@@ -26,7 +26,7 @@ from m2f.runtime.buffers import Shape, Slot, Tensor, TensorSpec
 from m2f.runtime.device import DLPACK_CUDA, Device
 from m2f.runtime.native import Float, Library, Masks, Route, Size
 
-VERSION = 2
+VERSION = 3
 """Of the C interface of ``plugins/images/cuda_c_api.cc``."""
 
 CHOSEN, WEIGHTS, COUNTS, RESULT = "chosen", "weights", "counts", "result"
@@ -64,6 +64,21 @@ class Kernels:
 
     path: Path
     library: Any
+
+    def launch(self, device: Device, name: str, *arguments: Any, stream: int) -> bool:
+        """Whether a kernel was put on a stream.
+
+        Raises:
+            DeviceError: The GPU failed.
+        """
+        function: Callable[..., int] = getattr(self.library, f"m2f_cuda_{name}")
+        status = function(*arguments, c_void_p(stream))
+        if status and status not in _REFUSED:
+            raise DeviceError(
+                f"{device.name}: m2f_cuda_{name} failed: CUDA error {status}; see "
+                "`nvidia-smi` and `m2f doctor`"
+            )
+        return status == 0
 
 
 def kernels(device: Device) -> Kernels | None:
@@ -119,7 +134,7 @@ class DeviceLibrary(Library):
             threads: CPU cores for what the host does; all unless given.
         """
         super().__init__(found.path, threads=threads)
-        self._kernels, self._device, self._slot = found.library, device, slot
+        self._kernels, self._device, self._slot = found, device, slot
         self._staging = masks
 
     def panoptic(
@@ -228,14 +243,7 @@ class DeviceLibrary(Library):
 
     def _launch(self, name: str, *arguments: Any) -> bool:
         """Whether a kernel was put on the stream."""
-        function: Callable[..., int] = getattr(self._kernels, f"m2f_cuda_{name}")
-        status = function(*arguments, c_void_p(self._slot.stream))
-        if status and status not in _REFUSED:
-            raise DeviceError(
-                f"{self._device.name}: m2f_cuda_{name} failed: CUDA error {status}; see "
-                "`nvidia-smi` and `m2f doctor`"
-            )
-        return status == 0
+        return self._kernels.launch(self._device, name, *arguments, stream=self._slot.stream)
 
     def _up(self, name: str, values: NDArray[Any]) -> c_void_p:
         tensor = self._slot.tensors[name]

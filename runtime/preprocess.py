@@ -44,6 +44,11 @@ class Prepared:
         return self.image.shape[0], self.image.shape[1]
 
     @property
+    def rows_first(self) -> bool:
+        """Whether Pillow makes rows fewer before columns: the order decides a gray level."""
+        return self.antialias and _is_row_first(self.original, self.size)
+
+    @property
     def pixels(self) -> Pixels:
         """At the network's resolution, uint8 [h, w, 3]; the image itself if it has that."""
         if self.size == self.original:
@@ -63,7 +68,7 @@ class Prepared:
         h, w = self.size
         pixels = self.image
         if library is not None:
-            if self.antialias and _is_row_first(self.original, self.size):
+            if self.rows_first:
                 pixels = np.empty((h, pixels.shape[1], 3), np.uint8)
                 library.resize(self.image, pixels.shape[:2], pixels, antialias=True)
             library.resize(pixels, self.size, out, antialias=self.antialias)
@@ -121,6 +126,20 @@ def prepare(image: Pixels, rules: Preprocess, profile: InputProfile | None = Non
     return Prepared(image, size, antialias=rules.resize != "mmdet")
 
 
+def padded_size(images: Sequence[Prepared], profile: InputProfile | None = None) -> Size:
+    """Height and width of the batch that images make.
+
+    Args:
+        images: At least one.
+        profile: Raises both to its least ones.
+    """
+    height = max(image.size[0] for image in images)
+    width = max(image.size[1] for image in images)
+    if profile is None:
+        return height, width
+    return max(height, profile.height.min), max(width, profile.width.min)
+
+
 def assemble(
     images: Sequence[Prepared],
     profile: InputProfile | None = None,
@@ -144,9 +163,7 @@ def assemble(
         ShapeError: ``out`` has no room.
     """
     sizes = np.array([i.size for i in images], np.int64)
-    height, width = (int(side) for side in sizes.max(axis=0))
-    if profile is not None:
-        height, width = max(height, profile.height.min), max(width, profile.width.min)
+    height, width = padded_size(images, profile)
     if out is None:
         out = np.empty((len(images), height, width, 3), np.uint8)
     elif len(out) != len(images) or out.shape[1] < height or out.shape[2] < width:
@@ -215,7 +232,7 @@ def _antialiased(image: Pixels, size: Size) -> Pixels:
 
 
 def _is_row_first(source: Size, target: Size) -> bool:
-    """Whether Pillow makes rows fewer before columns: the order decides a gray level.
+    """What this Pillow does.
 
     Since version 13 it does where the height loses over twice what the width does
     (python-pillow/Pillow#9549); before, never, but for 12's images over 100 times as high as

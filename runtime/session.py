@@ -20,7 +20,7 @@ from m2f.runtime.images import Source, decode
 from m2f.runtime.logits import Frame
 from m2f.runtime.native import Library, Masks
 from m2f.runtime.postprocess import segment
-from m2f.runtime.preprocess import Prepared, assemble, prepare
+from m2f.runtime.preprocess import Prepared, Size, assemble, padded_size, prepare
 from m2f.runtime.results import Prediction
 
 MASK_STRIDE = 4
@@ -167,16 +167,28 @@ class Session:
         Returns:
             uint8 [N, H, W, 3], and the valid height and width of each image, int64 [N, 2].
         """
+        filled, _ = self.batch(images)
+        return assemble(filled, self.profile, threads=self.threads)
+
+    def batch(self, images: Sequence[Prepared]) -> tuple[list[Prepared], Size]:
+        """What makes a batch of prepared images, nothing resized yet.
+
+        Returns:
+            As many as the network's least batch at least, and the batch's height and width.
+
+        Raises:
+            BundleError: See `logits`.
+        """
         least = self.profile.batch.min
         filled = [*images, *[images[-1]] * (least - len(images))]
-        batch, sizes = assemble(filled, self.profile, threads=self.threads)
-        if not self.backend.takes_image_size and (sizes != batch.shape[1:3]).any():
-            h, w = sizes[(sizes != batch.shape[1:3]).any(axis=1)][0]
+        padded = padded_size(filled, self.profile)
+        other = next((image.size for image in filled if image.size != padded), None)
+        if other is not None and not self.backend.takes_image_size:
             raise BundleError(
-                f"the network takes no image_size, so that an image of {h}x{w} cannot be "
-                f"padded to {batch.shape[1]}x{batch.shape[2]}; export it again"
+                f"the network takes no image_size, so that an image of {other[0]}x{other[1]} "
+                f"cannot be padded to {padded[0]}x{padded[1]}; export it again"
             )
-        return batch, sizes
+        return filled, padded
 
     def segments(
         self,
@@ -242,7 +254,8 @@ class Session:
                 if len(flying) == backend.depth:
                     yield from self._finished(*flying[0], task)
                     flying.popleft()
-                flying.append((images, backend.submit(*self.assembled(images))))
+                batch = self.batch(images)
+                flying.append((images, backend.submit_images(*batch, threads=self.threads)))
             while flying:
                 yield from self._finished(*flying[0], task)
                 flying.popleft()

@@ -6,6 +6,7 @@
 #include "common/export.h"
 #include "common/threads.h"
 #include "images/images.h"
+#include "images/weights.h"
 
 namespace {
 
@@ -74,6 +75,18 @@ M2F_EXPORT int m2f_resize(Call* call, const resize::Image* from, const resize::S
                           int32_t filter) {
   return guarded(call, [&](const Kernels& kernels, const Parallel& parallel) {
     return resize::resize(*from, *to, static_cast<resize::Filter>(filter), kernels, parallel);
+  });
+}
+
+// For a device: the weights of one axis as a table [target, 2 + m2f_resize_stride].
+M2F_EXPORT int64_t m2f_resize_stride(int64_t source, int64_t target) {
+  return resize::weights_stride(source, target);
+}
+
+M2F_EXPORT int m2f_resize_table(Call* call, int64_t source, int64_t target, int32_t* table) {
+  return guarded(call, [&](const Kernels&, const Parallel&) {
+    resize::write_table(source, target, table);
+    return Status{};
   });
 }
 

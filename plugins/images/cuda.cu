@@ -4,6 +4,7 @@
 #include "images/cuda_finite.cuh"
 #include "images/cuda_instance.cuh"
 #include "images/cuda_panoptic.cuh"
+#include "images/cuda_resize.cuh"
 #include "images/cuda_semantic.cuh"
 
 namespace m2f::images {
@@ -51,6 +52,24 @@ cudaError_t clear(int64_t* counts, int64_t count, cudaStream_t stream) {
   return cudaMemsetAsync(counts, 0, static_cast<size_t>(count) * sizeof(int64_t), stream);
 }
 
+resize::DeviceJob job_of(const resize::DeviceSize& size, const uint8_t* image,
+                         const int32_t* rows, const int32_t* columns, uint8_t* slot) {
+  return {image,
+          static_cast<int32_t>(size.image[0]),
+          static_cast<int32_t>(size.image[1]),
+          {rows, static_cast<int32_t>(size.stride[0])},
+          {columns, static_cast<int32_t>(size.stride[1])},
+          slot,
+          static_cast<int32_t>(size.resized[0]),
+          static_cast<int32_t>(size.resized[1]),
+          static_cast<int32_t>(size.padded[0]),
+          static_cast<int32_t>(size.padded[1])};
+}
+
+Grid grid_of(const resize::DeviceSize& size) {
+  return {divide_up(size.padded[1], kWarp), divide_up(size.padded[0], resize::kRows), 1};
+}
+
 }  // namespace
 
 cudaError_t compete_cuda(const Geometry& size, const Planes& planes, const float* scores,
@@ -93,6 +112,20 @@ cudaError_t count_not_finite_cuda(const float* values, int64_t count, int64_t* f
   const finite::DeviceJob job = {values, count, found};
   const Grid grid = {divide_up(count, finite::kThreads), 1, 1};
   return launch(&finite::count_kernel, job, grid, finite::kThreads, 0, stream);
+}
+
+cudaError_t resize_cuda(const resize::DeviceSize& size, const uint8_t* image,
+                        const int32_t* rows, const int32_t* columns, bool rows_first,
+                        uint8_t* slot, cudaStream_t stream) {
+  const auto kernel = rows_first ? &resize::rows_first_kernel : &resize::columns_first_kernel;
+  return launch(kernel, job_of(size, image, rows, columns, slot), grid_of(size),
+                resize::kThreads, 0, stream);
+}
+
+cudaError_t resize_nearest_cuda(const resize::DeviceSize& size, const uint8_t* image,
+                                uint8_t* slot, cudaStream_t stream) {
+  return launch(&resize::nearest_four_kernel, job_of(size, image, nullptr, nullptr, slot),
+                grid_of(size), resize::kThreads, 0, stream);
 }
 
 }  // namespace m2f::images

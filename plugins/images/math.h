@@ -109,4 +109,12 @@ M2F_HD int32_t fixed_weight(double weight) {
   return static_cast<int32_t>(weight * (1 << kFixedBits) + (weight < 0.0 ? -0.5 : 0.5));
 }
 
+// The byte of a sum of pixels times weights, half a level already in it.
+constexpr int32_t kFixedHalf = 1 << (kFixedBits - 1);
+
+M2F_HD uint8_t byte_of_fixed(int32_t sum) {
+  const int32_t level = sum >> kFixedBits;
+  return static_cast<uint8_t>(level < 0 ? 0 : level > 255 ? 255 : level);
+}
+
 }  // namespace m2f::images

@@ -6,54 +6,17 @@
 #include "images/images.h"
 #include "images/math.h"
 #include "images/tasks.h"
+#include "images/weights.h"
 
 namespace m2f::images::resize {
 namespace {
 
-// Pillow's weights for one axis, with what owns them.
-struct OwnedWeights {
-  int64_t stride = 0;
-  std::vector<int32_t> start, count, weight;
-
-  Weights view() const {
-    return {stride, start.data(), count.data(), weight.empty() ? nullptr : weight.data()};
-  }
-};
-
-OwnedWeights antialiased_weights(int64_t source, int64_t target) {
-  OwnedWeights found;
-  if (source == target) return found;  // Pillow leaves out a pass that changes no size
-  const double scale = static_cast<double>(source) / static_cast<double>(target);
-  const double support = std::max(scale, 1.0);
-  const double inverse = 1.0 / support;
-  found.stride = static_cast<int64_t>(std::ceil(support)) * 2 + 1;
-  found.weight.assign(static_cast<size_t>(found.stride * target), 0);
-  std::vector<double> exact(static_cast<size_t>(found.stride));
-  for (int64_t i = 0; i < target; ++i) {
-    const double centre = (static_cast<double>(i) + 0.5) * scale;
-    const int64_t begin = std::max<int64_t>(static_cast<int64_t>(centre - support + 0.5), 0);
-    const int64_t end = std::min<int64_t>(static_cast<int64_t>(centre + support + 0.5), source);
-    double sum = 0.0;
-    for (int64_t x = begin; x < end; ++x) {
-      const double weight = triangle((static_cast<double>(x) - centre + 0.5) * inverse);
-      exact[static_cast<size_t>(x - begin)] = weight;
-      sum += weight;
-    }
-    for (int64_t x = begin; x < end; ++x) {
-      double weight = exact[static_cast<size_t>(x - begin)];
-      if (sum != 0.0) weight /= sum;
-      found.weight[static_cast<size_t>(i * found.stride + x - begin)] = fixed_weight(weight);
-    }
-    found.start.push_back(static_cast<int32_t>(begin));
-    found.count.push_back(static_cast<int32_t>(end - begin));
-  }
-  return found;
-}
-
 Status resize_antialiased(const Image& from, const Slot& to, const Kernels& kernels,
                           const Parallel& parallel) {
-  const OwnedWeights rows = antialiased_weights(from.height, to.height);
-  const OwnedWeights columns = antialiased_weights(from.width, to.width);
+  // Pillow leaves out a pass that changes no size.
+  OwnedWeights rows, columns;
+  if (from.height != to.height) rows = antialiased_weights(from.height, to.height);
+  if (from.width != to.width) columns = antialiased_weights(from.width, to.width);
   Work work = {from, to, rows.view(), columns.view(), 0, kernels.lanes};
   for (int64_t begin = 0; begin < to.height; begin += kStripRows) {
     const auto first = static_cast<size_t>(begin);

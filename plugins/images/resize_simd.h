@@ -47,7 +47,7 @@ M2F_HD void resize_columns(const Work& work, int64_t row, int64_t count, int32_t
   for (int64_t x = 0; x < work.to.width; ++x) {
     const int32_t* weight = columns.weight + x * columns.stride;
     const int32_t* pixel = wide + columns.start[x] * kLanes;
-    Ints sum = Ints{} + (1 << (kFixedBits - 1));
+    Ints sum = Ints{} + kFixedHalf;
     for (int32_t t = 0; t < columns.count[x]; ++t) {
       sum += load(pixel + t * kLanes) * weight[t];
     }
@@ -68,7 +68,7 @@ M2F_HD void resize_rows(const Work& work, int64_t y, const uint8_t* from, int64_
   const int64_t bytes = 3 * work.to.width;
   int64_t i = 0;
   for (; i + kLanes <= bytes; i += kLanes) {
-    Ints sum = Ints{} + (1 << (kFixedBits - 1));
+    Ints sum = Ints{} + kFixedHalf;
     for (int32_t t = 0; t < count; ++t) {
       Bytes row;
       __builtin_memcpy(&row, from + t * stride + i, sizeof row);
@@ -78,10 +78,9 @@ M2F_HD void resize_rows(const Work& work, int64_t y, const uint8_t* from, int64_
     __builtin_memcpy(to + i, &row, sizeof row);
   }
   for (; i < bytes; ++i) {
-    int32_t sum = 1 << (kFixedBits - 1);
+    int32_t sum = kFixedHalf;
     for (int32_t t = 0; t < count; ++t) sum += from[t * stride + i] * weight[t];
-    const int32_t level = sum >> kFixedBits;
-    to[i] = static_cast<uint8_t>(level < 0 ? 0 : level > 255 ? 255 : level);
+    to[i] = byte_of_fixed(sum);
   }
 }
 

@@ -8,37 +8,21 @@ import pytest
 import m2f
 from m2f.errors import CheckFailed, DeviceError, M2FError
 from m2f.plugins import library as files
-from m2f.plugins import trt as plugins
 from m2f.runtime import native, native_cuda
 from m2f.runtime.buffers import Slot, TensorSpec
 from m2f.runtime.device import DLPACK_CUDA
 from m2f.runtime.native import Route
 from m2f.runtime.native_cuda import DeviceLibrary, DeviceMasks, Kernels
 from tests.cuda_on_cpu.build import needs_compiler
-from tests.cuda_on_cpu.test_images import ROUTES, SOURCES, masks_of
+from tests.cuda_on_cpu.test_images import ROUTES, masks_of
 from tests.runtime import toy
-from tests.runtime.stand_in import tensorrt
-from tests.runtime.stand_in.device import StandInDevice
 from tests.runtime.stand_in.engine import write_engine
-from tests.runtime.stand_in.kernels import StandInKernels
 
 pytestmark = [
     needs_compiler,
     pytest.mark.skipif(native.library(1) is None, reason="m2f has no native library here"),
 ]
 QUERIES, CLASSES = 7, 19
-
-
-@pytest.fixture
-def device():
-    device = StandInDevice()
-    yield device
-    assert device.held() == []
-
-
-@pytest.fixture
-def functions(device, kernels):
-    return StandInKernels(device, kernels(*SOURCES, checked=False))
 
 
 class Bench:
@@ -189,11 +173,7 @@ def test_values_that_are_not_finite_are_counted(bad, make, functions):
 
 
 @pytest.fixture
-def bundle(tmp_path, device, functions, monkeypatch):
-    monkeypatch.setattr("m2f.runtime.device.open_device", lambda index: device)
-    monkeypatch.setattr(plugins, "load", lambda target: tensorrt.module(device))
-    found = Kernels(files.find(), functions)
-    monkeypatch.setattr("m2f.runtime.backend_trt.kernels", lambda device: found)
+def bundle(tmp_path, machine):
     path = toy.write(tmp_path / "toy", batch=(1, 2), height=(1, 64), width=(1, 96))
     write_engine(path)
     return path

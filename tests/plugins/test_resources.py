@@ -25,6 +25,8 @@ BUDGETS = {
     r"combine_kernel": (64, 0, 0.5),
     r"compete_kernel|classify_kernel|binarise_kernel": (64, 2100, 0.5),
     r"see_kernel|count_kernel": (40, 0, 1.0),
+    r"columns_first_kernel|rows_first_kernel": (64, 1024, 0.5),
+    r"nearest_four_kernel": (40, 0, 1.0),
 }
 
 

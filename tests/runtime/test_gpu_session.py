@@ -56,17 +56,17 @@ def test_the_host_works_while_the_device_does(bundle, device):
     write_engine(bundle, sizes=Sizes(min=(1, 1, 1), opt=(2, 64, 96), max=(2, 128, 192)))
     with m2f.load(bundle, device="cuda") as session:
         calls = []
-        submit, finish = session.backend.submit, session.segments
+        submit, finish = session.backend.submit_images, session.segments
 
-        def submitted(*given):
+        def submitted(*given, **how):
             calls.append("submit")
-            return submit(*given)
+            return submit(*given, **how)
 
         def finished(*given, **how):
             calls.append("finish")
             return finish(*given, **how)
 
-        session.backend.submit, session.segments = submitted, finished
+        session.backend.submit_images, session.segments = submitted, finished
         session(pictures())
     shown = "".join(call[0] for call in calls)  # two images a batch
     assert shown == "ssffsffsfff"

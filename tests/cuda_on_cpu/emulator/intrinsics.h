@@ -218,6 +218,17 @@ inline float __logf(float x) {
 }
 inline float __fdividef(float a, float b) { return cuda_on_cpu::approximate(a / b); }
 inline float rsqrtf(float x) { return cuda_on_cpu::approximate(1.0f / std::sqrt(x)); }
+// Never one rounding with what follows, whatever the compiler may do to a * b + c.
+inline float __fmul_rn(float a, float b) {
+  float product = a * b;
+  asm("" : "+x"(product));
+  return product;
+}
+inline float __fadd_rn(float a, float b) {
+  float sum = a + b;
+  asm("" : "+x"(sum));
+  return sum;
+}
 inline float __frcp_rn(float x) { return 1.0f / x; }
 inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
 inline float __saturatef(float x) { return x > 0.0f ? (x < 1.0f ? x : 1.0f) : 0.0f; }

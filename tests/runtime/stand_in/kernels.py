@@ -1,4 +1,4 @@
-"""The post-processing kernels for a `StandInDevice`: compiled for the CPU, run on its streams.
+"""Image processing on a `StandInDevice`: kernels compiled for the CPU, run on its streams.
 
 So a kernel runs as late as CUDA allows, on what is in memory by then; what it points to on
 the host is read when it is launched. Its memory is the emulator's while it runs, which notices
@@ -47,6 +47,16 @@ class StandInKernels:
         reads = {0: (values, 4 * count.value), 1: count}
         return self._launch("count_not_finite", reads, {2: (found, 8)}, stream)
 
+    def m2f_cuda_resize(self, size, image, rows, columns, rows_first, slot, stream):
+        tables = zip(size._obj.resized, size._obj.stride, (rows, columns), strict=True)
+        rows, columns = ((table, 4 * n * (2 + stride)) for n, stride, table in tables)
+        reads = {0: size, 1: decoded(image, size), 2: rows, 3: columns, 4: rows_first}
+        return self._launch("resize", reads, {5: padded(slot, size)}, stream)
+
+    def m2f_cuda_resize_nearest(self, size, image, slot, stream):
+        reads = {0: size, 1: decoded(image, size)}
+        return self._launch("resize_nearest", reads, {2: padded(slot, size)}, stream)
+
     def _planes(self, masks, index, n):
         block = self.device.find(masks.value, 1, "device")
         rest = block.pointer + block.nbytes - masks.value  # of its batch
@@ -70,12 +80,20 @@ class StandInKernels:
             assert found == "", found
 
         self.launched.append(name)
-        self.device.enqueue(stream.value, Entry(name, tuple(memory.values()), run))
+        self.device.enqueue(stream.value or 0, Entry(name, tuple(memory.values()), run))
         return 0
 
 
 def pixels(size):
     return int(np.prod(size._obj.output))
+
+
+def decoded(image, size):
+    return image, 3 * int(np.prod(size._obj.image))
+
+
+def padded(slot, size):
+    return slot, 3 * int(np.prod(size._obj.padded))
 
 
 def taken(argument):
