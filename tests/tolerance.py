@@ -214,3 +214,9 @@ def normalised(x, deviation, weight, bias, count):
     relative = (depth + 5) / 2 * (1 + 2 * shift**2) + 8
     size = (depth + 8) * (1 + shift) + z * relative + 8 * shift
     return unit * (abs(weight) * size + 2 * abs(bias))
+
+
+def blended(values, output):
+    """Adding values resampled along two axes: two products and a sum each, and the addition."""
+    unit = 2.0**-24
+    return unit * (6 * float(abs(values).max(initial=0)) + abs(output))

@@ -24,7 +24,7 @@ struct Kernels {
   void (*masked_attention)(const masked_attention::Work&, int64_t task, float* memory);
   void (*layer_norm)(const layer_norm::Work&, int64_t task);
   void (*group_norm_measure)(const group_norm::Work&, int64_t task);
-  void (*group_norm)(const group_norm::Work&, int64_t task);
+  void (*group_norm)(const group_norm::Work&, int64_t task, float* memory);
   void (*window_attention)(const window_attention::Work&, int64_t task, float* memory);
   void (*panoptic_compete)(const images::panoptic::Work&, int64_t strip, float* memory);
   void (*semantic_classify)(const images::semantic::Work&, int64_t strip, float* memory);

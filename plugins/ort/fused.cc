@@ -86,11 +86,13 @@ struct GroupNorm {
   static m2f::Status run(const Attributes& attributes, const Call& call) {
     using namespace group_norm;
     Shape shape;
-    const m2f::Status status = make_call(attributes, call.inputs, &shape);
+    const m2f::Status status = make_call(attributes, call.inputs, call.input_count, &shape);
     if (!status.ok()) return status;
+    const float* coarse =
+        call.input_count > kInputCoarse ? floats(call, kInputCoarse) : nullptr;
     return forward(shape, attributes, floats(call, kInputX), floats(call, kInputWeight),
-                   floats(call, kInputBias), static_cast<float*>(call.output), *kernels(0),
-                   call.parallel);
+                   floats(call, kInputBias), coarse, static_cast<float*>(call.output),
+                   *kernels(0), call.parallel);
   }
 };
 

@@ -20,6 +20,8 @@ def _call(function, kernels, threads, arrays, *attributes):
     for array, room in zip(arrays, rooms, strict=True):
         tensors.append(room[1:].ctypes.data_as(ctypes.c_void_p))
         tensors.append((ctypes.c_int64 * array.ndim)(*array.shape))
+    if function == "m2f_group_norm" and len(arrays) == 3:
+        tensors += [None, None]
     output = np.full(arrays[0].shape, 77, np.float32)
     message = ctypes.create_string_buffer(MESSAGE_BYTES)
     failed = getattr(ctypes.CDLL(str(PATH)), function)(
@@ -42,10 +44,10 @@ def layer_norm(kernels, x, weight, bias, *, epsilon=EPSILON, threads=1):
     return _call("m2f_layer_norm", kernels, threads, arrays, ctypes.c_float(epsilon))
 
 
-def group_norm(kernels, x, weight, bias, *, groups, epsilon=EPSILON, activation=0, threads=1):
-    """Of x [N, C, H, W]."""
+def group_norm(kernels, *inputs, groups, epsilon=EPSILON, activation=0, threads=1):
+    """Of x [N, C, H, W], weight and bias, and of a coarse map or none."""
     attributes = ctypes.c_int64(groups), ctypes.c_float(epsilon), ctypes.c_int64(activation)
-    return _call("m2f_group_norm", kernels, threads, (x, weight, bias), *attributes)
+    return _call("m2f_group_norm", kernels, threads, inputs, *attributes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,14 +76,31 @@ def layer_norm_expected(x, weight, bias, *, epsilon=EPSILON):
     return normalised(x, weight, bias, count=x.shape[-1], epsilon=epsilon)
 
 
-def group_norm_expected(x, weight, bias, *, groups, epsilon=EPSILON, activation=0):
+def enlarged(coarse):
+    """[N, C, H, W] to [N, C, 2 H, 2 W]: pixel i lies at (i + 1/2) / 2 - 1/2, edges repeat."""
+    for axis in (2, 3):
+        size = coarse.shape[axis]
+        place = np.clip((np.arange(2 * size) + 0.5) / 2 - 0.5, 0, size - 1)
+        low = np.minimum(place.astype(int), max(size - 2, 0))
+        part = np.expand_dims(place - low, (0, 1, 5 - axis))
+        high = np.minimum(low + 1, size - 1)
+        low, high = (np.take(coarse, index, axis) for index in (low, high))
+        coarse = (1 - part) * low + part * high
+    return coarse
+
+
+def group_norm_expected(x, weight, bias, coarse=None, *, groups, epsilon=EPSILON, activation=0):
     n, _, h, w = x.shape
     weight, bias = (np.repeat(a, h * w).reshape(1, groups, -1) for a in (weight, bias))
     rows = x.reshape(n, groups, -1)
     count = min(PART, rows.shape[-1])
     found = normalised(rows, weight, bias, count=count, epsilon=epsilon)
     output = np.maximum(found.output, 0) if activation else found.output
-    return Expected(output.reshape(x.shape), found.bound.reshape(x.shape))
+    output, bound = output.reshape(x.shape), found.bound.reshape(x.shape)
+    if coarse is not None:
+        output = output + enlarged(coarse.astype(np.float64))
+        bound = bound + tolerance.blended(coarse, output)
+    return Expected(output, bound)
 
 
 def draw(seed, shape, channels, *, mean=0.0, deviation=1.0):

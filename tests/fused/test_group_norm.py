@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
+from onnx import helper
+from onnx.reference import ReferenceEvaluator
 
+from tests import tolerance
 from tests.fused import node
-from tests.fused.norms import draw, group_norm, group_norm_expected
+from tests.fused.norms import draw, enlarged, group_norm, group_norm_expected
 from tests.ops.native import BACKENDS, FAST, needs_library
 
 pytestmark = needs_library
@@ -33,6 +36,35 @@ def test_matches_the_definition(shape, mean, activation, kernels):
     inputs = draw(0, shape[:4], shape[1], mean=mean)
     expected = group_norm_expected(*inputs, **options)
     assert expected.worst(group_norm(kernels, *inputs, **options)) <= 1
+
+
+# (N, C, H, W, groups) with a coarse map: its rows end within vectors, slices within its rows.
+ENLARGED = {
+    "one_pixel": (1, 2, 2, 2, 1),
+    "one_column": (2, 4, 10, 2, 2),
+    "one_row": (1, 4, 2, 26, 2),
+    "rows_end_within_vectors": (2, 6, 14, 46, 3),
+    "whole_groups": (1, 64, 32, 64, 32),
+    "slices": (1, 3, 150, 154, 1),
+}
+
+
+@pytest.mark.parametrize("kernels", BACKENDS, ids=str)
+@pytest.mark.parametrize("activation", [0, 1], ids=["plain", "relu"])
+@pytest.mark.parametrize("shape", ENLARGED.values(), ids=ENLARGED)
+def test_a_coarse_map_is_enlarged_and_added(shape, activation, kernels):
+    options = {"groups": shape[4], "activation": activation}
+    inputs = *draw(1, shape[:4], shape[1], mean=3.0), coarse_map(shape)
+    expected = group_norm_expected(*inputs, **options)
+    actual = group_norm(kernels, *inputs, **options)
+    assert expected.worst(actual) <= 1
+    assert (group_norm(kernels, *inputs, **options, threads=3) == actual).all()
+
+
+def coarse_map(shape):
+    n, c, h, w = shape[:4]
+    rng = np.random.default_rng(9)
+    return rng.standard_normal((n, c, h // 2, w // 2)).astype(np.float32)
 
 
 @pytest.mark.parametrize("kernels", BACKENDS, ids=str)
@@ -115,10 +147,38 @@ def test_wrong_calls_say_what_is_wrong(kernels, sizes, options, sentence):
         group_norm(kernels, np.ones((1, 8, 2, 2), np.float32), weight, bias, **options)
 
 
-@pytest.mark.parametrize("activation", [0, 1], ids=["plain", "relu"])
-def test_in_onnxruntime_it_is_the_same(activation):
-    x, weight, bias = draw(6, (2, 4, 130, 140), 4)
-    options = {"groups": 2, "epsilon": 1e-3, "activation": activation}
-    inputs = {"x": x, "weight": weight, "bias": bias}
+@pytest.mark.parametrize("kernels", FAST[:1], ids=str)
+@pytest.mark.parametrize(
+    ("size", "sentence"),
+    [
+        ((1, 4, 3, 5), "axis N is 2 in x, but 1 in coarse"),
+        ((2, 3, 3, 5), "axis C is 4 in x, but 3 in coarse"),
+        ((2, 4, 4, 5), "axis H is 6 in x, but 4 in coarse, which has half"),
+        ((2, 4, 3, 6), "axis W is 10 in x, but 6 in coarse, which has half"),
+    ],
+)
+def test_a_coarse_map_has_half_the_size(kernels, size, sentence):
+    inputs = *draw(7, (2, 4, 6, 10), 4), np.ones(size, np.float32)
+    with pytest.raises(ValueError, match=sentence):
+        group_norm(kernels, *inputs, groups=2)
+
+
+@pytest.mark.parametrize("has_coarse", [False, True], ids=["alone", "coarse"])
+def test_in_onnxruntime_it_is_the_same(has_coarse):
+    shape = (2, 4, 130, 140)
+    inputs = dict(zip(("x", "weight", "bias"), draw(6, shape, 4), strict=True))
+    options = {"groups": 2, "epsilon": 1e-3, "activation": 1}
+    if has_coarse:
+        inputs["coarse"] = coarse_map(shape)
     actual = node.run("GroupNorm", inputs, options, rank=4, threads=2)
-    assert (actual == group_norm(FAST[0], x, weight, bias, **options)).all()
+    assert (actual == group_norm(FAST[0], *inputs.values(), **options)).all()
+
+
+def test_onnxs_own_resize_enlarges_so():
+    coarse = np.random.default_rng(7).standard_normal((2, 3, 5, 7)).astype(np.float32)
+    attributes = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
+    resize = helper.make_node("Resize", ["x", "", "scales"], ["y"], **attributes)
+    found = ReferenceEvaluator(resize).run(
+        None, {"x": coarse, "scales": np.float32([1, 1, 2, 2])}
+    )
+    assert abs(found[0] - enlarged(coarse)).max() <= tolerance.blended(coarse, found[0]).max()

@@ -1,20 +1,9 @@
 #pragma once
 
-#include "common/host_device.h"
+#include "fused/group_norm/math.h"
 #include "fused/moments.h"
 
 namespace m2f::group_norm {
-
-struct Shape {
-  int64_t batch;     // N
-  int64_t channels;  // C
-  int64_t pixels;    // H * W
-  int64_t groups;
-
-  M2F_HD_METHOD int64_t all_groups() const { return batch * groups; }
-  // Floats of one group, which lie side by side.
-  M2F_HD_METHOD int64_t size() const { return channels / groups * pixels; }
-};
 
 // Floats that are measured at a time: they stay in the first cache for the second look.
 constexpr int64_t kPart = 4096;
@@ -29,6 +18,7 @@ struct Work {
   const float* x;
   const float* weight;
   const float* bias;
+  const float* coarse;  // null where there is none
   float* output;
   fused::Moments* moments;  // [N, groups, parts]
 
@@ -44,6 +34,12 @@ struct Work {
   }
   M2F_HD_METHOD int64_t slices() const { return (shape.size() + slice() - 1) / slice(); }
   M2F_HD_METHOD int64_t tasks() const { return shape.all_groups() * slices(); }
+
+  // Floats of scratch memory that normalise() takes: a row, and one of half the width whose
+  // ends repeat.
+  M2F_HD_METHOD int64_t scratch() const {
+    return coarse == nullptr ? 0 : shape.width + shape.width / 2 + 2;
+  }
 };
 
 }  // namespace m2f::group_norm

@@ -11,6 +11,7 @@ enum Input : int32_t {
   kInputX,
   kInputWeight,
   kInputBias,
+  kInputCoarse,
 };
 
 enum Attribute : int32_t {
@@ -23,6 +24,7 @@ constexpr TensorSpec kInputs[] = {
     {"x", "NCHW", 0, Presence::kRequired},
     {"weight", "C", 0, Presence::kRequired},
     {"bias", "C", 0, Presence::kRequired},
+    {"coarse", "NCIJ", 0, Presence::kOptional},
 };
 
 constexpr TensorSpec kOutputs[] = {
