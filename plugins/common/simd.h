@@ -127,39 +127,31 @@ M2F_HD void store_transposed(const Quad (&from)[4], float* to, int64_t pitch) {
   for (int i = 0; i < 4; ++i) __builtin_memcpy(to + i * pitch, &rows[i], sizeof rows[i]);
 }
 
-// Half as wide, down to a scalar.
+// Half as wide as so many lanes; read from where the whole is, not copied.
 template <int kCount>
 struct Narrower;
 template <>
 struct Narrower<16> {
-  using Type = float __attribute__((vector_size(32)));
+  using Type = float __attribute__((vector_size(32), may_alias));
 };
 template <>
 struct Narrower<8> {
-  using Type = float __attribute__((vector_size(16)));
+  using Type = float __attribute__((vector_size(16), may_alias));
 };
 template <>
 struct Narrower<4> {
-  using Type = float __attribute__((vector_size(8)));
-};
-template <>
-struct Narrower<2> {
-  using Type = float;
+  using Type = float __attribute__((vector_size(8), may_alias));
 };
 
-// Combines all lanes by halves, in a fixed order.
+// Combines all lanes by halves, in a fixed order. (GCC 12 keeps a vector of which parts are
+// copied in memory.)
 template <int kCount, class Vector, class Combine>
 M2F_HD float reduce(const Vector& x, Combine combine) {
-  using Part = typename Narrower<kCount>::Type;
-  Part low;
-  Part high;
-  __builtin_memcpy(&low, &x, sizeof low);
-  __builtin_memcpy(&high, reinterpret_cast<const char*>(&x) + sizeof low, sizeof high);
-  const Part both = combine(low, high);
   if constexpr (kCount == 2) {
-    return both;
+    return combine(x[0], x[1]);
   } else {
-    return reduce<kCount / 2>(both, combine);
+    const auto* half = reinterpret_cast<const typename Narrower<kCount>::Type*>(&x);
+    return reduce<kCount / 2>(combine(half[0], half[1]), combine);
   }
 }
 

@@ -10,11 +10,11 @@
 
 namespace m2f::window_attention {
 
-// A token of a window: its q, k and v, and on which sides of the seams it lies.
+// One pixel of a window.
 struct Token {
   const float* qkv;  // [3, M, D]
   float* output;     // [M, D]; null for padding
-  int32_t side[2];
+  int32_t region;
 };
 
 // One head of one query; position_bias and score are [T].
@@ -28,8 +28,7 @@ inline void attend(const Shape& s, const Token& query, const std::vector<Token>&
     const float* k = keys[i].qkv + s.channels() + column;
     float dot = position_bias[i];
     for (int64_t d = 0; d < s.depth; ++d) dot += q[d] * scale * k[d];
-    const bool is_hidden = keys[i].side[0] != query.side[0] || keys[i].side[1] != query.side[1];
-    score[i] = is_hidden ? dot + kHidden : dot;
+    score[i] = keys[i].region == query.region ? dot : dot + kHidden;
     best = at_least(score[i], best);
   }
   float sum = 0.0f;
@@ -49,21 +48,16 @@ inline void attend(const Shape& s, const Token& query, const std::vector<Token>&
 // qkv [N, H, W, 3, M, D], padding [3, M, D], position_bias [M, T, T], output [N, H, W, M, D].
 inline void forward_plain(const Shape& s, const float* qkv, const float* padding,
                           const float* position_bias, float* output) {
-  const int64_t rows = windows_along(s.height, s.window);
-  const int64_t columns = windows_along(s.width, s.window);
   const int64_t t = s.tokens();
   std::vector<float> score(static_cast<size_t>(t));
   std::vector<Token> tokens(static_cast<size_t>(t));
-  for (int64_t window = 0; window < s.batch * rows * columns; ++window) {
-    const Span down = span_of(s, s.height, window / columns % rows);
-    const Span across = span_of(s, s.width, window % columns);
-    const int64_t image = window / columns / rows * s.height;
+  for (int64_t index = 0; index < s.batch * s.rows() * s.columns(); ++index) {
+    const Window window = window_of(s, index);
     for (int64_t i = 0; i < t; ++i) {
-      const int64_t y = i / s.window, x = i % s.window;
+      const int64_t y = i / s.window, x = i % s.window, pixel = window.pixel(y, x);
       Token& token = tokens[static_cast<size_t>(i)];
-      token = {padding, nullptr, {down.side(y), across.side(x)}};
-      if (down.is_padding(y) || across.is_padding(x)) continue;
-      const int64_t pixel = (image + down.place(y)) * s.width + across.place(x);
+      token = {padding, nullptr, window.region(y, x)};
+      if (pixel < 0) continue;
       token.qkv = qkv + pixel * 3 * s.channels();
       token.output = output + pixel * s.channels();
     }

@@ -54,24 +54,35 @@ M2F_HD Tile tile_in(const Work& work, float* memory) {
 }
 
 // Finds the pixels of a window.
-M2F_HD void locate(const Work& work, int64_t window, Tile& t) {
+M2F_HD void locate(const Work& work, const Window& window, Tile& t) {
   const Shape& s = work.shape;
-  const Span columns = span_of(s, s.width, window % work.columns());
-  const Span rows = span_of(s, s.height, window / work.columns() % work.rows());
-  const int64_t image = window / work.columns() / work.rows() * s.height;
-  t.has_regions = rows.seam < s.window || columns.seam < s.window;
+  t.has_regions = window.region(s.window - 1, s.window - 1) != 0;
   t.count = 0;
   for (int64_t y = 0, i = 0; y < s.window; ++y) {
     for (int64_t x = 0; x < s.window; ++x, ++i) {
-      const bool is_padding = rows.is_padding(y) || columns.is_padding(x);
-      t.place[i] = is_padding ? -1 : (image + rows.place(y)) * s.width + columns.place(x);
-      t.region[i] = static_cast<float>(2 * rows.side(y) + columns.side(x));
+      t.place[i] = window.pixel(y, x);
+      t.region[i] = static_cast<float>(window.region(y, x));
       t.token[t.count] = static_cast<int32_t>(i);
-      t.count += is_padding ? 0 : 1;
+      t.count += t.place[i] < 0 ? 0 : 1;
     }
   }
   for (int64_t i = s.tokens(); i < work.keys; ++i) t.region[i] = 0.0f;
   for (; t.count % kQueries != 0; ++t.count) t.token[t.count] = t.token[t.count - 1];
+}
+
+// Asks for a row of pixels of one head, if there is such a row and head.
+M2F_HD void fetch(const Work& work, const Window& window, int64_t head, int64_t y) {
+  constexpr int64_t kLine = 64 / sizeof(float);
+  const Shape& s = work.shape;
+  if (y >= s.window || head >= s.heads) return;
+  for (int64_t x = 0; x < s.window; ++x) {
+    const int64_t pixel = window.pixel(y, x);
+    if (pixel < 0) continue;
+    const float* from = work.qkv + pixel * 3 * s.channels() + head * s.depth;
+    for (int64_t d = 0; d < s.depth; d += kLine) {
+      for (int64_t i = 0; i < 3; ++i) __builtin_prefetch(from + i * s.channels() + d, 0, 2);
+    }
+  }
 }
 
 M2F_HD void copy(const float* from, int64_t count, float scale, float* to) {
@@ -237,18 +248,26 @@ M2F_HD void attend_block(const Work& work, const Tile& t, int64_t head, int64_t 
 void attend(const Work& work, int64_t task, float* memory) {
   const Shape& s = work.shape;
   Tile t = tile_in(work, memory);
-  locate(work, task / work.groups(), t);
+  locate(work, window_of(s, task / work.groups()), t);
   // The last lanes, which packing leaves as they are, must not be NaN.
   const Floats zero = splat<Floats>(0.0f);
   for (int64_t d = 1; d <= s.depth; ++d) store_vector(zero, t.keys + d * work.keys - kLanes);
   for (int64_t i = 1; i <= s.tokens(); ++i) {
     store_vector(zero, t.values + i * work.padded - kLanes);
   }
-  const int64_t begin = task % work.groups() * kHeads;
-  const int64_t end = begin + kHeads < s.heads ? begin + kHeads : s.heads;
+  // Threads mostly take one task after another.
+  const int64_t after = task + 1 < work.tasks() ? task + 1 : task;
+  const Window next = window_of(s, after / work.groups());
+  const int64_t size = work.group_size();
+  const int64_t begin = task % work.groups() * size;
+  const int64_t end = begin + size < s.heads ? begin + size : s.heads;
   for (int64_t head = begin; head < end; ++head) {
+    const int64_t head_after = after % work.groups() * size + head - begin;
     pack(work, head, t);
-    for (int64_t i = 0; i < t.count; i += kQueries) attend_block(work, t, head, i);
+    for (int64_t i = 0; i < t.count; i += kQueries) {
+      fetch(work, next, head_after, i / kQueries);
+      attend_block(work, t, head, i);
+    }
   }
 }
 

@@ -5,7 +5,7 @@
 namespace m2f::window_attention {
 
 constexpr int64_t kQueries = 7;  // computed together
-constexpr int64_t kHeads = 6;    // of one task, at most
+constexpr int64_t kHeads = 6;    // in one task, at most
 
 // One call, split into tasks that any thread may run, in any order: some heads of one window.
 struct Work {
@@ -18,10 +18,11 @@ struct Work {
   int64_t keys;    // T rounded up to whole vectors
   int64_t padded;  // D rounded up to whole vectors
 
-  M2F_HD_METHOD int64_t rows() const { return windows_along(shape.height, shape.window); }
-  M2F_HD_METHOD int64_t columns() const { return windows_along(shape.width, shape.window); }
   M2F_HD_METHOD int64_t groups() const { return (shape.heads + kHeads - 1) / kHeads; }
-  M2F_HD_METHOD int64_t tasks() const { return shape.batch * rows() * columns() * groups(); }
+  M2F_HD_METHOD int64_t group_size() const { return (shape.heads + groups() - 1) / groups(); }
+  M2F_HD_METHOD int64_t tasks() const {
+    return shape.batch * shape.rows() * shape.columns() * groups();
+  }
 
   // T rounded up to whole blocks of queries.
   M2F_HD_METHOD int64_t queries() const {

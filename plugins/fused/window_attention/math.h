@@ -24,36 +24,57 @@ struct Shape {
   M2F_HD_METHOD int64_t channels() const { return heads * depth; }
   M2F_HD_METHOD int64_t tokens() const { return window * window; }
   M2F_HD_METHOD int64_t pixels() const { return batch * height * width; }
+
+  // Windows, down and across.
+  M2F_HD_METHOD int64_t rows() const { return (height + window - 1) / window; }
+  M2F_HD_METHOD int64_t columns() const { return (width + window - 1) / window; }
 };
 
-// One axis of one window. The map is padded to whole windows and rolled towards its origin by
-// `shift` before it is cut.
+// One axis of one window. The map is padded to whole windows and rolled towards its origin
+// before it is cut.
 struct Span {
   int64_t size;    // of the map
-  int64_t window;  // w
-  int64_t first;   // of the window's pixels, in the padded map
-  int64_t seam;  // the pixels from here on come from the map's other side; w if there are none
-
-  M2F_HD_METHOD int64_t padded() const { return (size + window - 1) / window * window; }
+  int64_t padded;  // size of the padded map
+  int64_t first;   // the window's first pixel in the padded map
+  int64_t seam;    // its pixels from here on come from the map's other end
 
   // Where the i-th pixel of the window lies in the padded map.
   M2F_HD_METHOD int64_t place(int64_t i) const {
-    const int64_t rolled = first + i;
-    return rolled < padded() ? rolled : rolled - padded();
+    return first + i < padded ? first + i : first + i - padded;
   }
   M2F_HD_METHOD bool is_padding(int64_t i) const { return place(i) >= size; }
-
-  // Pixels of different sides do not see each other.
-  M2F_HD_METHOD int32_t side(int64_t i) const { return i >= seam ? 1 : 0; }
+  M2F_HD_METHOD int32_t end(int64_t i) const { return i >= seam ? 1 : 0; }
 };
 
-M2F_HD int64_t windows_along(int64_t size, int64_t window) {
-  return (size + window - 1) / window;
+M2F_HD Span span_of(const Shape& s, int64_t size, int64_t count, int64_t index) {
+  const int64_t padded = count * s.window;
+  const int64_t first = index * s.window + s.shift;
+  return {size, padded, first, padded - first};
 }
 
-M2F_HD Span span_of(const Shape& s, int64_t size, int64_t index) {
-  const bool is_last = index + 1 == windows_along(size, s.window);
-  return {size, s.window, index * s.window + s.shift, is_last ? s.window - s.shift : s.window};
+// One window of a batch of maps.
+struct Window {
+  int64_t first;  // pixel of the map, counted over the batch
+  Span rows;
+  Span columns;
+
+  // Which pixel of the batch; -1 is padding.
+  M2F_HD_METHOD int64_t pixel(int64_t y, int64_t x) const {
+    const bool is_padding = rows.is_padding(y) || columns.is_padding(x);
+    return is_padding ? -1 : first + rows.place(y) * columns.size + columns.place(x);
+  }
+
+  // Pixels of different regions do not see each other.
+  M2F_HD_METHOD int32_t region(int64_t y, int64_t x) const {
+    return 2 * rows.end(y) + columns.end(x);
+  }
+};
+
+M2F_HD Window window_of(const Shape& s, int64_t index) {
+  const int64_t column = index % s.columns(), row = index / s.columns() % s.rows();
+  const int64_t image = index / s.columns() / s.rows();
+  return {image * s.height * s.width, span_of(s, s.height, s.rows(), row),
+          span_of(s, s.width, s.columns(), column)};
 }
 
 }  // namespace m2f::window_attention
