@@ -15,7 +15,7 @@ from PIL import Image
 import m2f.models
 from m2f.bench import machine, profiling
 from m2f.bench.checks import Array, checked
-from m2f.bench.cost import cost_of_bundle
+from m2f.bench.cost import cost_of_file
 from m2f.bench.entries import (
     Entry,
     bundle_entries,
@@ -32,7 +32,7 @@ from m2f.bench.stages import stages
 from m2f.bundle import Bundle
 from m2f.errors import CheckFailed, UsageError
 from m2f.models.checkpoint import Checkpoint
-from m2f.runtime.backends import target_of
+from m2f.runtime.backends import cpu_file, target_of
 from m2f.runtime.images import decode, find_images
 from m2f.runtime.preprocess import prepare
 
@@ -271,15 +271,16 @@ def _with_parts(
     runs_there = options.backend in (None, "onnxruntime") and options.device in (None, "cpu")
     if entry.bundle is None or not options.parts or not runs_there:
         return timed
+    path = cpu_file(entry.bundle)
     nodes = profiling.times_of_nodes(
-        entry.bundle.model_path,
+        path,
         {"image": image},
         threads=measured.threads,
         runs=PROFILED,
         library=entry.native,
         target=target_of(entry.bundle),
     )
-    costs = cost_of_bundle(entry.bundle, options.size)
+    costs = cost_of_file(path, (1, *image.shape[1:3]))
     found = profiling.profile(nodes, costs, measured, timed.precision)
     return dataclasses.replace(timed, parts=found)
 

@@ -184,15 +184,24 @@ def _macs(node: onnx.NodeProto, inputs: list[Tensor], output: Tensor) -> int:
     match node.op_type:
         case "Conv":
             return output.size * math.prod(shapes[1][1:])
-        case "MatMul":
+        case "MatMul" | "Linear":
             return output.size * shapes[0][-1]
         case "Gemm":
             return output.size * shapes[0][0 if given.get("transA") else 1]
+        case "WindowAttention":
+            return _windowed(output.shape, given["window"])
         case "MSDeformAttn":
             return _deformable(shapes[0], shapes[1], given["heads"])
         case "MaskedAttention":
             return 2 * math.prod(shapes[0]) * shapes[1][1]
     return 0
+
+
+def _windowed(output: Shape, window: int) -> int:
+    """Every pixel of a window with each, twice; windows at the border are whole."""
+    batch, height, width, channels = output
+    windows = -(-height // window) * -(-width // window)
+    return 2 * batch * windows * window**4 * channels
 
 
 def _deformable(value: Shape, sampling: Shape, heads: int) -> int:

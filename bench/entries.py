@@ -127,17 +127,23 @@ def exported_entries(
         checkpoint: The weights.
         size: Height and width, pixels.
         threads: Cores to use.
-        steps: Also without native kernels, and without the exact rewrites.
+        steps: Also without fused nodes, without native kernels, and without the exact
+            rewrites.
         stack: Closes the sessions and removes the files.
     """
     folder = Path(stack.enter_context(TemporaryDirectory(prefix="m2f-bench-")))
     plugin = Options(size=size, check=False)
     variants = {"m2f": plugin}
     if steps:
+        unfused = dataclasses.replace(plugin, fused=False)
         portable = dataclasses.replace(plugin, form="portable")
         paper = dataclasses.replace(portable, algebra=Algebra.none())
         rewritten = dataclasses.replace(portable, algebra=ALL)
-        variants |= {"m2f, portable": rewritten, "m2f, as the paper writes it": paper}
+        variants |= {
+            "m2f, unfused": unfused,
+            "m2f, portable": rewritten,
+            "m2f, as the paper writes it": paper,
+        }
     entries = []
     for number, (name, options) in enumerate(variants.items()):
         bundle = export(checkpoint, folder / f"{number}.m2f", options=options)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, cast, get_args
 
 import onnx
 
@@ -51,14 +51,15 @@ _NAMES = tuple(
 )
 _ACTIVATIONS = {"Relu", "Gelu", "Erf", "Sigmoid"}
 
-Kind = Literal["convolution", "matrix product", "MSDeformAttn", "MaskedAttention", "other"]
-KINDS: tuple[Kind, ...] = (
+Kind = Literal[
     "convolution",
     "matrix product",
     "MSDeformAttn",
     "MaskedAttention",
+    "WindowAttention",
     "other",
-)
+]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 def kind_of(op: str) -> Kind:
@@ -67,11 +68,12 @@ def kind_of(op: str) -> Kind:
     Args:
         op: Its type: ONNX's, ours, or ONNX Runtime's (FusedConv, MatMulAddFusion, ...).
     """
-    if op in ("MSDeformAttn", "MaskedAttention"):
-        return "MSDeformAttn" if op == "MSDeformAttn" else "MaskedAttention"
+    if op in ("MSDeformAttn", "MaskedAttention", "WindowAttention"):
+        return cast(Kind, op)
     if "Conv" in op:
         return "convolution"
-    return "matrix product" if "MatMul" in op or "Gemm" in op else "other"
+    is_product = op == "Linear" or "MatMul" in op or "Gemm" in op
+    return "matrix product" if is_product else "other"
 
 
 def parts_of(nodes: Sequence[onnx.NodeProto]) -> list[str]:

@@ -17,7 +17,7 @@ from onnx import defs, helper, numpy_helper, shape_inference
 
 from m2f.errors import BundleError
 from m2f.export.graph import Array, evaluated
-from m2f.plugins import OPS, OpSpec
+from m2f.plugins import FUSED, OPS, OpSpec
 
 Shape = tuple[int, ...]
 
@@ -107,7 +107,9 @@ def _outputs(
     is_constant: bool,
 ) -> dict[str, Tensor]:
     """A node's outputs by name."""
-    spec = next((op for op in OPS if (op.domain, op.name) == (node.domain, node.op_type)), None)
+    spec = next(
+        (op for op in OPS + FUSED if (op.domain, op.name) == (node.domain, node.op_type)), None
+    )
     if spec is not None:
         return _of_contract(spec, node, [found[name] for name in node.input])
     if node.op_type == "Shape" and not node.domain:
@@ -168,10 +170,13 @@ def _of_contract(
     given = {a.name: helper.get_attribute_value(a) for a in node.attribute if a.name in names}
     sizes = spec.bind(*inputs, attributes=given)
     types = {known.type: x.type for known, x in zip(spec.inputs, inputs, strict=False)}
-    return {
-        name: Tensor(tuple(sizes[axis] for axis in output.dims), types[output.type])
-        for name, output in zip(node.output, spec.outputs, strict=True)
-    }
+    found = {}
+    for name, output in zip(node.output, spec.outputs, strict=True):
+        shape = tuple(sizes[axis] for axis in output.dims if axis != "*")
+        if output.dims[0] == "*":  # as in the first input
+            shape = inputs[0].shape[: 1 - len(spec.inputs[0].dims)] + shape
+        found[name] = Tensor(shape, types[output.type])
+    return found
 
 
 def _shape_of(node: onnx.NodeProto, tensor: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ from m2f.export.parity import (
 )
 from m2f.export.parity import difference as difference_of
 from m2f.plugins import library
+from m2f.runtime.backends import cpu_file
 from m2f.runtime.images import decode, find_images
 from m2f.runtime.preprocess import assemble, prepare
 
@@ -261,7 +262,7 @@ def _opened(source: str | Path, *, preset: str | None, threads: int | None) -> A
         bundle = Bundle.open(path)
         manifest = bundle.manifest
         side = OnnxSide(
-            bundle.model_path,
+            cpu_file(bundle),
             manifest.model.transformer_decoder.layers,
             threads=threads,
             library=library.find(),  # what a session would run

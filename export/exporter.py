@@ -13,6 +13,7 @@ import numpy as np
 
 import m2f
 from m2f.bundle import (
+    CPU_MODEL,
     MODEL,
     Bundle,
     Form,
@@ -29,6 +30,7 @@ from m2f.bundle import (
 from m2f.config import Preprocess, Task
 from m2f.errors import CheckFailed, UsageError
 from m2f.export.algebra import ALL, Algebra
+from m2f.export.fused import fuse
 from m2f.export.graph import OPSET, Array
 from m2f.export.network import onnx_from_weights
 from m2f.export.onnx_file import save
@@ -62,6 +64,8 @@ class Options:
         batch: Images per run.
         check: Compare the file with PyTorch before keeping it.
         algebra: Which exact rewrites to make.
+        fused: Also write the network for our CPU kernels. Only with all rewrites, and in the
+            plugin form.
         external_data: Keep the weights in a file of their own whatever their size.
         overwrite: Replace an existing bundle.
     """
@@ -73,6 +77,7 @@ class Options:
     batch: Range = ONE
     check: bool = True
     algebra: Algebra = ALL
+    fused: bool = True
     external_data: bool = False
     overwrite: bool = False
 
@@ -81,6 +86,11 @@ class Options:
             raise UsageError(
                 "a size is either fixed (--size) or a range (--min, --max), not both"
             )
+
+    @property
+    def is_fused(self) -> bool:
+        """Whether there is to be a network for our CPU kernels."""
+        return self.fused and self.form == "plugin" and self.algebra == ALL
 
     def profile(self, preprocess: Preprocess) -> InputProfile:
         """The sizes the exported network is to take."""
@@ -145,12 +155,13 @@ def export(
             form=options.form,
             algebra=options.algebra,
         )
-        save(model, arrays, folder, external_data=options.external_data)
-        del model, arrays
+        fused = fuse(model, arrays) if options.is_fused else None
+        save(model, arrays, folder, external_data=options.external_data, fused=fused)
+        del model, arrays, fused
         parity = None
         if options.check:
             progress("comparing it with PyTorch")
-            parity = _parity(source, folder / MODEL, profile)
+            parity = _parity(source, folder, profile)
         progress("hashing the files")
         write_manifest(folder, _manifest(source, Path(bundle).name, profile, options, parity))
     return Bundle.open(bundle, verify=False)
@@ -177,8 +188,8 @@ def check_image(profile: InputProfile) -> tuple[Array, Array]:
     return batch.clip(0, 255).astype(np.uint8), valid.astype(np.int64)
 
 
-def _parity(checkpoint: Checkpoint, path: Path, profile: InputProfile) -> Parity:
-    """Compares the written file with PyTorch."""
+def _parity(checkpoint: Checkpoint, folder: Path, profile: InputProfile) -> Parity:
+    """Compares what was written with PyTorch: the file that is the furthest from it."""
     from m2f.export.bounds import LIMIT
     from m2f.export.parity import OnnxSide, TorchSide, compare
     from m2f.models.mask2former import model_from_weights
@@ -187,14 +198,20 @@ def _parity(checkpoint: Checkpoint, path: Path, profile: InputProfile) -> Parity
     model = model_from_weights(checkpoint.config, checkpoint.weights)
     reference = TorchSide(model, checkpoint.metadata.preprocess)
     layers = checkpoint.config.transformer_decoder.layers
-    exported = OnnxSide(path, layers, library=library.find())  # what a session would run
-    found = compare(reference, exported, image, image_size)
-    if not found.is_within():
-        raise CheckFailed(
-            f"the exported network differs from PyTorch: relative error of the classes "
-            f"{found.class_error:.1e}, of the masks {found.mask_error:.1e}, where rounding is "
-            f"below {LIMIT:.0e}; nothing was kept, please report this checkpoint"
-        )
+    native = library.find()
+    names = [MODEL, CPU_MODEL] if native and (folder / CPU_MODEL).is_file() else [MODEL]
+    differences = []
+    for name in names:
+        exported = OnnxSide(folder / name, layers, library=native)  # as a session would run it
+        found = compare(reference, exported, image, image_size)
+        if not found.is_within():
+            raise CheckFailed(
+                f"{name} differs from PyTorch: relative error of the classes "
+                f"{found.class_error:.1e}, of the masks {found.mask_error:.1e}, where rounding "
+                f"is below {LIMIT:.0e}; nothing was kept, please report this checkpoint"
+            )
+        differences.append(found)
+    found = max(differences, key=lambda d: max(d.class_error, d.mask_error))
     return Parity(
         size=(image.shape[0], image.shape[1], image.shape[2]),
         class_error=found.class_error,

@@ -71,12 +71,7 @@ class Graph:
 
     def prune(self, outputs: Sequence[Value]) -> None:
         """Drops nodes, constants and weights that no output depends on."""
-        needed, kept = set(outputs), []
-        for node in reversed(self.nodes):
-            if needed.intersection(node.output):
-                needed.update(node.input)
-                kept.append(node)
-        self.nodes = kept[::-1]
+        self.nodes, needed = pruned(self.nodes, outputs)
         self.initializers = {n: a for n, a in self.initializers.items() if n in needed}
 
     def path(self, name: str) -> str:
@@ -201,6 +196,18 @@ class Graph:
         count = self._taken.get(full, 0)
         self._taken[full] = count + 1
         return f"{full}.{count}"
+
+
+def pruned(
+    nodes: Sequence[onnx.NodeProto], outputs: Sequence[Value]
+) -> tuple[list[onnx.NodeProto], set[Value]]:
+    """The nodes that an output depends on, and all tensors that these take and give."""
+    needed, kept = set(outputs), []
+    for node in reversed(nodes):
+        if needed.intersection(node.output):
+            needed.update(node.input)
+            kept.append(node)
+    return kept[::-1], needed
 
 
 def evaluated(node: onnx.NodeProto, feeds: Mapping[str, Array]) -> list[Array]:

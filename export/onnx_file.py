@@ -1,6 +1,6 @@
 """ONNX files: weights in, whole files out and back, and a stranger's checks."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -9,7 +9,7 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import helper, numpy_helper
 
-from m2f.bundle import MODEL, WEIGHTS
+from m2f.bundle import CPU_MODEL, MODEL, WEIGHTS
 from m2f.errors import BundleError, ExportError
 from m2f.export.graph import Array
 
@@ -48,30 +48,37 @@ def save(
     folder: Path,
     *,
     external_data: bool = False,
+    fused: tuple[onnx.ModelProto, Mapping[str, Array]] | None = None,
 ) -> None:
-    """Writes model.onnx, and model.onnx.data where the weights are large.
+    """Writes model.onnx, and model.onnx.data where the weights are large or of two networks.
 
     Args:
         model: Without initializers.
         arrays: Their data, by name.
         folder: Where to; the files must not exist.
         external_data: Write the weights to their own file whatever their size.
+        fused: The same network for our CPU kernels, for model.cpu.onnx, and its arrays; those
+            of the same name are the same.
 
     Raises:
         ExportError: ONNX's checker refuses the result; a bug of ours, so its words are kept.
     """
-    total = sum(array.nbytes for array in arrays.values())
-    is_external = external_data or total > LARGEST_INLINE
+    weights = {**arrays, **(fused[1] if fused else {})}
+    total = sum(array.nbytes for array in weights.values())
+    if external_data or fused or total > LARGEST_INLINE:
+        with (folder / WEIGHTS).open("wb") as stream:
+            tensors = {name: _external(name, a, stream) for name, a in weights.items()}
+    else:
+        tensors = {name: numpy_helper.from_array(a, name) for name, a in weights.items()}
+    _write(model, [tensors[name] for name in arrays], folder / MODEL)
+    if fused:
+        _write(fused[0], [tensors[name] for name in fused[1]], folder / CPU_MODEL)
+
+
+def _write(model: onnx.ModelProto, weights: Iterable[onnx.TensorProto], path: Path) -> None:
     proto = onnx.ModelProto()
     proto.CopyFrom(model)
-    if is_external:
-        with (folder / WEIGHTS).open("wb") as stream:
-            for name, array in arrays.items():
-                proto.graph.initializer.append(_external(name, array, stream))
-    else:
-        for name, array in arrays.items():
-            proto.graph.initializer.append(numpy_helper.from_array(array, name))
-    path = folder / MODEL
+    proto.graph.initializer.extend(weights)
     path.write_bytes(proto.SerializeToString())
     try:
         onnx.checker.check_model(str(path))
@@ -97,5 +104,6 @@ def _external(name: str, array: Array, stream: BinaryIO) -> onnx.TensorProto:
     place = {"location": WEIGHTS, "offset": stream.tell(), "length": array.nbytes}
     for key, value in place.items():
         tensor.external_data.add(key=key, value=str(value))
-    stream.write(np.ascontiguousarray(array).data)
+    # As bytes: Python's buffers do not know types that only ONNX has.
+    stream.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return tensor

@@ -6,6 +6,7 @@ get it as a generated header (`plugins/header.py`).
 """
 
 import itertools
+import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -46,6 +47,13 @@ class TensorSpec:
 
     def __str__(self) -> str:
         return f"{self.name}[{', '.join(self.dims)}]"
+
+    def flattened(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """A shape with what "*" stands for as one axis."""
+        if self.dims[0] != "*" or len(shape) + 1 < len(self.dims):
+            return shape
+        leading = len(shape) + 1 - len(self.dims)
+        return (math.prod(shape[:leading]), *shape[leading:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +140,9 @@ class OpSpec:
         """Checks inputs and attributes and returns the size of every axis.
 
         Args:
-            *arrays: One array per input, in order; any number for a variadic one. Axes of a
-                variadic input differ from array to array and are not reported.
+            *arrays: One array per input, in order; any number for a variadic one, none or one
+                for an optional one. Axes of a variadic input differ from array to array and
+                are not reported.
             attributes: Attribute values by name.
 
         Raises:
@@ -142,12 +151,14 @@ class OpSpec:
         """
         self._check_attributes(attributes)
         fixed = [spec for spec in self.inputs if not spec.variadic]
-        if len(arrays) < len(fixed) or (len(arrays) > len(fixed) == len(self.inputs)):
-            raise ShapeError(f"{self.name}: takes {len(fixed)} inputs, got {len(arrays)}")
+        needed = sum(not spec.optional for spec in fixed)
+        if len(arrays) < needed or (len(arrays) > len(fixed) == len(self.inputs)):
+            takes = f"{needed} or {len(fixed)}" if needed < len(fixed) else f"{needed}"
+            raise ShapeError(f"{self.name}: takes {takes} inputs, got {len(arrays)}")
         sizes: dict[str, int] = {}
         first_seen: dict[str, TensorSpec] = {}
         for spec, array in zip(fixed, arrays, strict=False):
-            shape = tuple(array.shape)
+            shape = spec.flattened(tuple(array.shape))
             if len(shape) != len(spec.dims):
                 raise ShapeError(f"{self.name}: {spec} has {len(spec.dims)} axes, got {shape}")
             for axis, size in zip(spec.dims, shape, strict=True):

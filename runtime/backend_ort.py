@@ -54,6 +54,7 @@ class OrtBackend:
         providers: Sequence[Provider] = CPU,
         native: bool = True,
         target: str | None = None,
+        fused: Path | None = None,
     ) -> None:
         """Loads the file.
 
@@ -65,6 +66,7 @@ class OrtBackend:
             native: Use our own kernels for the custom ops, where the library is installed.
                 They run on the CPU, so only where no other provider is asked for.
             target: Whose kernels a quantised file is for.
+            fused: The same network for our own kernels, run instead where they are used.
 
         Raises:
             MissingFile: There is no such file.
@@ -94,17 +96,30 @@ class OrtBackend:
                 raise UsageError(f"threads must be at least 1, got {threads}")
             options.intra_op_num_threads = threads
         on_cpu = names == ["CPUExecutionProvider"]
-        if native and on_cpu:
-            _register(options, model)
+        is_native = native and on_cpu and _register(options, model)
         given = [(name, dict(settings)) for name, settings in providers]
-        try:
-            self._session = ort.InferenceSession(
-                *(str(model), options, given),
+
+        def opened(path: Path) -> Any:
+            return ort.InferenceSession(
+                *(str(path), options, given),
                 disabled_optimizers=avoided(target) if on_cpu else (),
             )
+
+        self.path, session = model, None
+        if fused is not None and is_native:
+            try:
+                self.path, session = fused, opened(fused)
+            except Exception as problem:  # its exceptions share no other base
+                self.path = model
+                warnings.warn(
+                    f"{fused}: cannot be loaded: {_reason(problem)}; reinstall m2f, or export "
+                    f"again. Running {model.name}, which is slower",
+                    stacklevel=3,
+                )
+        try:
+            self._session = opened(model) if session is None else session
         except Exception as problem:  # its exceptions share no other base
             raise BundleError(f"{model}: cannot be loaded: {_reason(problem)}") from problem
-        self._model = model
         check_used(names, self._session.get_providers())
         self.name = f"ONNX Runtime {ort.__version__}, {', '.join(names)}"
         self.takes_image_size = self._check_interface()
@@ -117,12 +132,12 @@ class OrtBackend:
         outputs = {o.name for o in session.get_outputs()}
         if "image" not in inputs or inputs - {"image", "image_size"}:
             raise BundleError(
-                f"{self._model}: has the inputs {sorted(inputs)}, expected `image` and "
+                f"{self.path}: has the inputs {sorted(inputs)}, expected `image` and "
                 "optionally `image_size`; export it with this program"
             )
         if not {"class_logits", "mask_logits"} <= outputs:
             raise BundleError(
-                f"{self._model}: has the outputs {sorted(outputs)}, expected `class_logits` "
+                f"{self.path}: has the outputs {sorted(outputs)}, expected `class_logits` "
                 "and `mask_logits`; export it with this program"
             )
         return "image_size" in inputs | optional
@@ -145,7 +160,7 @@ class OrtBackend:
             class_logits, mask_logits = self._session.run(["class_logits", "mask_logits"], feed)
         except Exception as problem:
             raise M2FError(
-                f"{self._model.name} failed on an input of {list(image.shape)}: "
+                f"{self.path.name} failed on an input of {list(image.shape)}: "
                 f"{_reason(problem)}"
             ) from problem
         return class_logits, mask_logits
@@ -161,20 +176,21 @@ class OrtBackend:
         self.close()
 
 
-def _register(options: Any, model: Path) -> None:
-    """Gives a session the native kernels, or says once why not."""
+def _register(options: Any, model: Path) -> bool:
+    """Gives a session the native kernels, or says once why not; whether it has them."""
     found = library.find()
     if found is not None:
         try:
             options.register_custom_ops_library(str(found))
-            return
+            return True
         except Exception as problem:  # its exceptions share no other base
             why = f"{found} cannot be used: {_reason(problem)}"
     elif _has_custom_ops(model):
         why = f"m2f was installed without its native library; {library.HINT}"
     else:
-        return
+        return False
     warnings.warn(f"{why}. Running the ops' portable form, which is slower", stacklevel=4)
+    return False
 
 
 def _has_custom_ops(model: Path) -> bool:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from m2f.bundle import Bundle, Precision
 from m2f.engine import engines
 from m2f.errors import UsageError
 from m2f.gpu import parse_device
+from m2f.plugins import library
 from m2f.runtime.backend import Backend
 from m2f.runtime.backend_ort import OrtBackend
 from m2f.runtime.providers import CPU, cuda, tensorrt
@@ -53,7 +56,11 @@ def open_backend(
             )
         providers = CPU if index is None else cuda(index)
         return OrtBackend(
-            bundle.model_path, threads=threads, providers=providers, target=target_of(bundle)
+            bundle.model_path,
+            threads=threads,
+            providers=providers,
+            target=target_of(bundle),
+            fused=bundle.cpu_path,
         )
     if device == "cpu":
         raise UsageError(f"{name} runs on NVIDIA GPUs only; leave --device out, or name one")
@@ -61,6 +68,12 @@ def open_backend(
         providers = tensorrt(index or 0, bundle)
         return OrtBackend(bundle.model_path, threads=threads, providers=providers)
     return _engine(bundle, name, index or 0)
+
+
+def cpu_file(bundle: Bundle) -> Path:
+    """The ONNX file that ONNX Runtime is given on the CPU."""
+    fused = bundle.cpu_path if library.find() is not None else None
+    return fused or bundle.model_path
 
 
 def target_of(bundle: Bundle) -> str | None:

@@ -1,6 +1,8 @@
 """The bundle: a folder that holds an exported model and says how it was made.
 
-    model.onnx          the network (its weights in model.onnx.data where they are large)
+    model.onnx          the network
+    model.cpu.onnx      the same for our CPU kernels, which do several of its nodes at once
+    model.onnx.data     the weights of both; a network alone may hold its own
     manifest.json       everything else a runtime needs, and a hash of every file
 
 A bundle appears whole or not at all: it is written beside its place under a temporary name
@@ -27,6 +29,7 @@ from m2f.errors import BundleError, DiskError, M2FError, MissingFile, UsageError
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 MODEL = "model.onnx"
+CPU_MODEL = "model.cpu.onnx"
 WEIGHTS = "model.onnx.data"
 
 Form = Literal["plugin", "portable"]
@@ -214,6 +217,12 @@ class Bundle:
     def model_path(self) -> Path:
         """The ONNX file."""
         return self.path / MODEL
+
+    @property
+    def cpu_path(self) -> Path | None:
+        """The ONNX file for our CPU kernels, where there is one."""
+        has_one = any(file.name == CPU_MODEL for file in self.manifest.files)
+        return self.path / CPU_MODEL if has_one else None
 
     @classmethod
     def open(cls, path: str | Path, *, verify: bool = True) -> Bundle:

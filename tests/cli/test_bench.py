@@ -79,10 +79,11 @@ def test_checkpoint_alone_is_exported(m2f, checkpoint):
     words = ("--checkpoint", checkpoint, "--size", "64x96", "--steps", *QUICK, "--json")
     report = json.loads(m2f("bench", *words).stdout)
     names = [one["name"] for one in report["networks"]]
-    assert names[:3] == ["m2f", "m2f, portable", "m2f, as the paper writes it"]
-    assert report["networks"][3]["role"] == "reference"
-    products = [one["all"]["macs"] for one in report["networks"][:3]]
-    assert products[0] == products[1] < products[2]
+    steps = ["m2f", "m2f, unfused", "m2f, portable", "m2f, as the paper writes it"]
+    assert names[:4] == steps
+    assert report["networks"][4]["role"] == "reference"
+    products = [one["all"]["macs"] for one in report["networks"][:4]]
+    assert products[0] == products[1] == products[2] < products[3]
     assert report["size"] == [64, 96]
     assert report["stages"] == []  # no image was named
 

@@ -3,12 +3,13 @@
 import dataclasses
 import errno
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 import m2f
-from m2f.bundle import MANIFEST, MODEL, Bundle, Range
+from m2f.bundle import CPU_MODEL, MANIFEST, MODEL, WEIGHTS, Bundle, Range
 from m2f.config import Preprocess
 from m2f.errors import BundleError, CheckFailed, DiskError, ExportError, MissingFile, UsageError
 from m2f.export import Options, export, exporter
@@ -31,7 +32,7 @@ def test_the_manifest_says_how_the_bundle_was_made(bundle):
     assert {op.name for op in manifest.ops} == {"MSDeformAttn", "MaskedAttention"}
     assert {tool.name for tool in manifest.tools} >= {"m2f", "onnx", "torch", "onnxruntime"}
     assert 0 < manifest.parity.mask_error < manifest.parity.limit
-    assert [file.name for file in manifest.files] == [MODEL]
+    assert [file.name for file in manifest.files] == [CPU_MODEL, MODEL, WEIGHTS]
 
 
 def test_a_session_of_the_bundle_segments_an_image(bundle):
@@ -103,8 +104,7 @@ def test_a_place_that_cannot_be_written_to_is_one_sentence(tmp_path):
 def damaged(bundle, tmp_path, change):
     """A copy of the bundle with its manifest changed."""
     copy = tmp_path / "copy"
-    copy.mkdir()
-    (copy / MODEL).write_bytes((bundle.path / MODEL).read_bytes())
+    shutil.copytree(bundle.path, copy)
     raw = json.loads((bundle.path / MANIFEST).read_text())
     change(raw)
     (copy / MANIFEST).write_text(json.dumps(raw))

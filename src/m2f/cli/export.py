@@ -62,6 +62,13 @@ def export(
         bool,
         typer.Option("--algebra/--no-algebra", help="Make the exact rewrites that save work."),
     ] = True,
+    fused: Annotated[
+        bool,
+        typer.Option(
+            "--fused/--no-fused",
+            help="Also write the network for m2f's own CPU kernels, over the same weights.",
+        ),
+    ] = True,
     external_data: Annotated[
         bool,
         typer.Option("--external-data", help="Weights beside the ONNX file, even if small."),
@@ -101,6 +108,7 @@ def export(
             batch=options.batch(batch),
             check=check,
             algebra=Algebra() if algebra else Algebra.none(),
+            fused=fused,
             external_data=external_data,
             overwrite=overwrite,
             **sizes,

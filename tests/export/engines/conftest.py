@@ -41,7 +41,7 @@ __version__ = "11.4.0"
 def small_bundle(tmp_path_factory):
     """Plugin form, any size to 96x128, one or two images. Not to be changed."""
     path = tmp_path_factory.mktemp("engines") / "small.m2f"
-    options = Options(max_size=(96, 128), batch=Range(min=1, max=2), check=False)
+    options = Options(max_size=(96, 128), batch=Range(min=1, max=2), check=False, fused=False)
     export(checkpoint_of(SMALLEST, "smallest"), path, options=options)
     return path
 
