@@ -17,10 +17,14 @@ from m2f.engine import EngineRecord, Extent, read_record
 from m2f.export.exporter import check_image
 from m2f.runtime.backend_trt import TrtBackend
 from m2f.runtime.device import Device, open_device
+from m2f.runtime.preprocess import Prepared
 from m2f.runtime.trt_engine import find_engine
 
 DEPTHS = (2, 3)
 """Batches in flight that are tried."""
+
+DECODED = (1080, 1920)
+"""Height and width of a camera's image, of which a whole batch is timed, too."""
 
 STREAM = 16
 """Batches one after the other, where they overlap."""
@@ -148,6 +152,15 @@ def _timed(
         "one by one": lambda: backend.run(image, sizes),
         **{f"{depth} in flight": streamed(depth) for depth in DEPTHS},
     }
+    photo = np.resize(image[0], (*DECODED, 3))
+    decoded = [Prepared(photo, (h, w)) for _ in range(n)]
+
+    def from_decoded() -> None:
+        with backend.submit_images(decoded, (h, w)) as flight:
+            flight.logits()
+
+    where = "GPU" if backend.resizes else "host"
+    ways[f"from {DECODED[0]}x{DECODED[1]}, resized by the {where}"] = from_decoded
     times, _ = in_turns(ways, count=runs)
     for name, found in times.items():
         batches = STREAM if name.endswith("in flight") else 1

@@ -49,6 +49,7 @@ class TrtBackend:
     Attributes:
         depth: Batches that may be in flight.
         profile: Sizes the engine takes, which may be fewer than the bundle's.
+        resizes: Whether the GPU resizes the images that `submit_images` is given.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class TrtBackend:
             (image,) = (spec for spec in self._engine.inputs if spec.name == IMAGE)
             self._resizer = Resizer(found, device, image)
             specs += self._resizer.room
+        self.resizes = self._resizer is not None
         self.profile = self._engine.sizes.profile
         self.takes_image_size = IMAGE_SIZE in {spec.name for spec in specs}
         self._lanes: list[Lane] = []

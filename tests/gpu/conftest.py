@@ -22,7 +22,7 @@ from m2f.runtime.device import open_device
 from tests.export.models import small
 
 REQUIRED = frozenset(filter(None, os.environ.get("M2F_REQUIRE", "").split(",")))
-"""Of "gpu", "trt", "rtx", "ort"."""
+"""Of "gpu", "trt", "rtx", "ort", "kernels"."""
 
 
 def missing(what, why):

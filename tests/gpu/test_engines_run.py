@@ -12,6 +12,7 @@ from m2f.export.engines import BuildOptions, build
 from m2f.export.parity import relative_error
 from m2f.runtime.backend_trt import TrtBackend
 from m2f.runtime.backends import open_backend
+from m2f.runtime.preprocess import Prepared, assemble
 from tests import tolerance
 from tests.gpu.conftest import missing
 
@@ -80,6 +81,27 @@ def test_batches_in_flight(backend, cpu, pictures):
     for flight, g in zip(flying, given, strict=True):
         with flight:
             assert agree(flight.logits(), cpu.run(*g))
+
+
+@pytest.mark.parametrize("antialias", [True, False])
+def test_images_are_resized_there(backend, device, pictures, antialias):
+    """Byte for byte as by the host; tall ones rows first, where Pillow does that."""
+    if not backend.resizes:
+        missing("kernels", "the native library was built without CUDA; docs/gpu.md, step 4")
+    sizes = (((301, 407), (67, 93)), ((256, 34), (96, 20)))
+    images = [
+        Prepared(pictures(1, *source)[0][0], size, antialias=antialias)
+        for source, size in sizes
+    ]
+    expected, _ = assemble(images)
+    for _ in range(3):  # as it is, captured, from the graph
+        with backend.submit_images(images, expected.shape[1:3]) as flight:
+            flight.logits()
+            slot = flight._lane.slot
+            image = slot.tensors["image"]
+            device.download(image.bytes(expected.shape), image.pointer, slot.stream)
+            device.synchronize(slot.stream)
+            assert np.array_equal(image.array(expected.shape), expected)
 
 
 def test_arrays_of_pytorch(backend, cpu, pictures):
