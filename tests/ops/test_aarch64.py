@@ -36,7 +36,7 @@ def test_the_kernels_equal_the_plain_loops(tmp_path):
     run("cmake", "--preset", "cpu", "-B", tmp_path / "build", *cross)
     run("cmake", "--build", tmp_path / "build", "--parallel", "2")
     libraries = tmp_path / "build/plugins"
-    for folder in ("ops", "images"):
+    for folder in ("ops", "fused", "images"):
         program, source = tmp_path / folder, ROOT / "tests" / folder / "self_check.cc"
         link = ("-I", ROOT / "plugins", f"-L{libraries}", "-lm2f_ort")
         run(COMPILER, "-std=c++17", source, "-o", program, *link)
