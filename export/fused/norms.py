@@ -47,17 +47,35 @@ def _around(graph: Rewrite, norm: onnx.NodeProto) -> Match | None:
     if ones is None or zeros is None or None in names or not np.all(ones == 1) or np.any(zeros):
         return None
     arrays = {f"{name}.flat": graph.arrays[name].reshape(-1) for name in names if name}
-    activation = NONE
+    inputs, activation = [grouped.input[0], *arrays], NONE
     after = graph.only_reader(nodes[-1].output[0])
     if after is not None and after.op_type == "Relu":
         activation = RELU
         nodes.append(after)
+    elif after is not None and (coarse := _enlarged(graph, after)) is not None:
+        inputs.append(coarse.input[0])
+        nodes += [coarse, after]
     new = fused_node(
         "GroupNorm",
-        [grouped.input[0], *arrays],
+        inputs,
         nodes[-1].output[0],
         groups=len(ones),
         epsilon=attribute(norm, "epsilon"),
         activation=activation,
     )
     return Match([new], nodes, arrays)
+
+
+def _enlarged(graph: Rewrite, addition: onnx.NodeProto) -> onnx.NodeProto | None:
+    """What an addition's other side is, if that is a map of half the size, enlarged for it."""
+    if addition.op_type != "Add":
+        return None
+    makers = [graph.made_by.get(name) for name in addition.input]
+    for maker in makers:
+        if maker is None or maker.op_type != "Resize" or len(maker.input) < 3:
+            continue
+        how = [attribute(maker, name) for name in ("mode", "coordinate_transformation_mode")]
+        scales = graph.arrays.get(maker.input[2], np.empty(0))
+        if how == [b"linear", b"half_pixel"] and scales.tolist() == [1, 1, 2, 2]:
+            return maker
+    return None

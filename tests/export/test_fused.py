@@ -68,6 +68,8 @@ def test_everything_that_can_be_is_fused(name, options, tmp_path):
     assert after["LayerNorm"] == before["LayerNormalization"] > 0
     assert after["GroupNorm"] == before["InstanceNormalization"] > 0
     assert after["Linear"] == sum(is_layer(checkpoint, node) for node in graph_of(tmp_path))
+    enlarged = checkpoint.config.pixel_decoder.kind == "msdeform"
+    assert before["Resize"] - after["Resize"] == enlarged
     for gone in ("LayerNormalization", "InstanceNormalization", "Erf"):
         assert not after[gone], gone
     known = {spec.name for spec in FUSED}
