@@ -95,7 +95,7 @@ class TrtBackend:
         if found is not None:
             (image,) = (spec for spec in self._engine.inputs if spec.name == IMAGE)
             self._resizer = Resizer(found, device, image)
-            specs += self._resizer.room
+            specs += (self._resizer.room,)
         self.resizes = self._resizer is not None
         self.profile = self._engine.sizes.profile
         self.takes_image_size = IMAGE_SIZE in {spec.name for spec in specs}

@@ -1,8 +1,9 @@
 """Pre-processing where the network runs: images go up as they were decoded.
 
 `Resizer` does on a GPU what `m2f.runtime.preprocess.assemble` does on the host, byte for byte:
-the images of a batch and the weights of their resizing go up through pinned memory, and kernels
-put each into its place in the network's input, on the slot's stream and before the network.
+the images of a batch and the weights of their resizing go up through pinned memory in one copy,
+and kernels put each into its place in the network's input, on the slot's stream and before the
+network.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from m2f.runtime.device import Device
 from m2f.runtime.native_cuda import Kernels
 from m2f.runtime.preprocess import Prepared, Size
 
-DECODED, TABLES = "decoded", "tables"
+DECODED = "decoded"
 
 ROOM_BYTES = 3 * 3840 * 2160
 """Of the decoded images of a batch: one of 4K, or four of 1080p. More where the network's input
@@ -32,6 +33,7 @@ is larger than that."""
 LARGEST_SIDE = 8192
 """Pixels of a side of a decoded image. More where the network's input is larger than that."""
 
+_ALIGNMENT = 4
 _Pair = c_int64 * 2
 
 
@@ -65,16 +67,11 @@ class Resizer:
         self._library = native.Library(found.path, threads=1)
         n, height, width, _ = image.largest
         self._largest_side = max(LARGEST_SIDE, height, width)
+        self._pixel_bytes = max(ROOM_BYTES, image.nbytes)
         # An element of a table has two places and at most 2 * (source / target) + 3 weights.
-        entries = n * (4 * self._largest_side + 5 * (height + width))
-        self.room = (
-            TensorSpec(
-                name=DECODED,
-                dtype=np.dtype(np.uint8),
-                largest=(max(ROOM_BYTES, image.nbytes),),
-            ),
-            TensorSpec(name=TABLES, dtype=np.dtype(np.int32), largest=(entries,)),
-        )
+        tables = 4 * n * (4 * self._largest_side + 5 * (height + width))
+        room = self._pixel_bytes + n * _ALIGNMENT + tables
+        self.room = TensorSpec(name=DECODED, dtype=np.dtype(np.uint8), largest=(room,))
 
     def enqueue(self, slot: Slot, images: Sequence[Prepared], padded: Size) -> bool:
         """Puts a batch on the slot's stream, copies and kernels, and returns at once.
@@ -93,13 +90,12 @@ class Resizer:
         """
         if not self._fits(images):
             return False
-        pixels, tables = (_Stack(slot.tensors[name]) for name in (DECODED, TABLES))
+        stack = _Stack(slot.tensors[DECODED])
         jobs: list[_Job] = []
         for i, image in enumerate(images):
             is_repeated = i > 0 and image is images[i - 1]
-            jobs.append(jobs[-1] if is_repeated else self._staged(image, pixels, tables))
-        for stack in (pixels, tables):
-            stack.upload(self._device, slot.stream)
+            jobs.append(jobs[-1] if is_repeated else self._staged(image, stack))
+        stack.upload(self._device, slot.stream)
         first, step = slot.tensors[self._input].pointer, 3 * math.prod(padded)
         return all(
             self._launch(job, padded, first + i * step, slot.stream)
@@ -107,22 +103,21 @@ class Resizer:
         )
 
     def _fits(self, images: Sequence[Prepared]) -> bool:
-        decoded, _ = self.room
         once = {id(image): image for image in images}.values()
         return (
-            sum(image.image.nbytes for image in once) <= decoded.nbytes
+            sum(image.image.nbytes for image in once) <= self._pixel_bytes
             and max(max(image.original) for image in once) <= self._largest_side
         )
 
-    def _staged(self, image: Prepared, pixels: _Stack, tables: _Stack) -> _Job:
-        staging, pointer = pixels.push(image.image.shape)
+    def _staged(self, image: Prepared, stack: _Stack) -> _Job:
+        staging, pointer = stack.push(image.image.shape, np.uint8)
         np.copyto(staging, image.image)
         if not image.antialias:
             return _Job(image, pointer, (), (0, 0))
         places, strides = [], []
         for source, target in zip(image.original, image.size, strict=True):
             stride = self._library.resize_stride(source, target)
-            table, place = tables.push((target, 2 + stride))
+            table, place = stack.push((target, 2 + stride), np.int32)
             self._library.resize_table(source, target, table)
             places.append(place)
             strides.append(stride)
@@ -155,19 +150,18 @@ class _Job:
 
 
 class _Stack:
-    """Arrays one behind the other in a tensor's memory."""
+    """Arrays one behind the other in a tensor's memory, which go up together."""
 
     def __init__(self, tensor: Tensor) -> None:
         self._tensor, self._end = tensor, 0
 
-    def push(self, shape: Shape) -> tuple[NDArray[Any], int]:
+    def push(self, shape: Shape, dtype: type[np.generic]) -> tuple[NDArray[Any], int]:
         """One more: where it is staged, and its address on the device."""
-        kind, begin = self._tensor.spec.dtype, self._end
-        self._end += math.prod(shape) * kind.itemsize
-        staging = self._tensor.staging[begin : self._end].view(kind).reshape(shape)
+        begin = self._end + -self._end % _ALIGNMENT
+        self._end = begin + math.prod(shape) * np.dtype(dtype).itemsize
+        staging = self._tensor.staging[begin : self._end].view(dtype).reshape(shape)
         return staging, self._tensor.pointer + begin
 
     def upload(self, device: Device, stream: int) -> None:
         """All of them in one copy."""
-        if self._end:
-            device.upload(self._tensor.pointer, self._tensor.staging[: self._end], stream)
+        device.upload(self._tensor.pointer, self._tensor.staging[: self._end], stream)
