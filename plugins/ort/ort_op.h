@@ -280,15 +280,17 @@ inline const Api*& registered_api() {
 }
 
 // Names those sizes that are neither known nor named, each differently: else they would become
-// a -1 that others compute with.
+// a -1 that others compute with. Those that are known lose the name they had as the first
+// input's: else they would count as equal to that.
 inline Status* name_sizes(const Functions& functions, TensorInfo* info, const Sizes& sizes) {
   static std::atomic<uint32_t> count{0};
   const char* names[kMaxAxes];
   if (Status* status = functions.axis_names(info, names, sizes.rank)) return status;
   std::string kept[kMaxAxes];  // the old ones go when the new ones come
   for (size_t i = 0; i < sizes.rank; ++i) {
-    const bool is_open = sizes.dims[i] < 0 && names[i][0] == '\0';
-    kept[i] = is_open ? "m2f." + std::to_string(count++) : names[i];
+    if (sizes.dims[i] < 0) {
+      kept[i] = names[i][0] == '\0' ? "m2f." + std::to_string(count++) : names[i];
+    }
     names[i] = kept[i].c_str();
   }
   return functions.set_axis_names(info, names, sizes.rank);
@@ -314,11 +316,11 @@ Status* infer_shape_of(const Functions& functions, ShapeInferContext* context) {
     if (status != nullptr) return status;
   }
   if (are_known) {
-    if (Status* status = name_sizes(functions, first, sizes[0])) return status;
     const Sizes made = output_sizes(spec, sizes, spec.required_inputs());
     if (std::memcmp(made.dims, sizes[0].dims, made.rank * sizeof made.dims[0]) != 0) {
       if (Status* status = functions.set_dimensions(first, made.dims, made.rank)) return status;
     }
+    if (Status* status = name_sizes(functions, first, made)) return status;
   }
   for (int32_t i = 0; i < spec.required_inputs(); ++i) {
     if (spec.inputs[i].type != spec.outputs[0].type) continue;
