@@ -13,6 +13,7 @@ from m2f.bundle import Base, Bundle, disk_errors, write_manifest
 from m2f.calib.recording import Recording
 from m2f.calib.thresholds import RangeRule
 from m2f.export import onnx_file, precision
+from m2f.export.fused import fuse
 from m2f.export.graph import Value
 from m2f.export.plan import LARGEST, Kind, Plan, Target
 from m2f.export.quantizable import Layer, layers
@@ -117,7 +118,10 @@ class Network:
             Its opset.
         """
         model, arrays = precision.apply(self.model, self.arrays, self.plan(names))
-        onnx_file.save(model, arrays, folder)
+        # Where ONNX Runtime's kernels run it, ours do the rest.
+        is_for_cpu = self.form.target == "onnxruntime" and self.form.base == "fp32"
+        fused = fuse(model, arrays) if is_for_cpu else None
+        onnx_file.save(model, arrays, folder, fused=fused)
         return int(next(opset.version for opset in model.opset_import if not opset.domain))
 
 

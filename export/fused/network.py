@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 import onnx
 from onnx import helper
 
+from m2f.export.fused.integer import ORT_DOMAIN, integer_products
 from m2f.export.fused.linear import linears
 from m2f.export.fused.match import DOMAIN, Match, replace
 from m2f.export.fused.norms import group_norms, layer_norms
@@ -17,7 +18,13 @@ from m2f.plugins import FUSED
 
 Fusion = Callable[[Rewrite], Iterator[Match]]
 
-FUSIONS: tuple[Fusion, ...] = (window_attentions, group_norms, layer_norms, linears)
+FUSIONS: tuple[Fusion, ...] = (
+    window_attentions,
+    group_norms,
+    layer_norms,
+    integer_products,
+    linears,
+)
 """In the order they are made: attention leaves linear layers for the last."""
 
 
@@ -45,6 +52,7 @@ def fuse(
     del result.graph.node[:]
     nodes, needed = pruned(graph.nodes, outputs)
     result.graph.node.extend(nodes)
-    result.opset_import.append(helper.make_opsetid(DOMAIN, FUSED[0].version))
+    domains = {DOMAIN: FUSED[0].version, ORT_DOMAIN: 1}
+    result.opset_import.extend(helper.make_opsetid(*entry) for entry in domains.items())
     inputs = {port.name for port in model.graph.input}
     return result, {n: a for n, a in graph.arrays.items() if n in needed or n in inputs}

@@ -15,6 +15,9 @@ from m2f.export.rewrite import Rewrite
 _MOVES = frozenset({"Pad", "Reshape", "Transpose", "Slice", "Concat"})
 """Ops that only put pixels elsewhere: into windows, and back."""
 
+_ROUNDS = frozenset({"QuantizeLinear", "DequantizeLinear"})
+"""A pixel is rounded to the same number wherever it lies."""
+
 _BIAS = "relative_position_bias"
 
 
@@ -36,6 +39,7 @@ def _of_block(graph: Rewrite, scope: str) -> Iterator[Match]:
     if qkv is None or proj is None or added is None:
         return
     entry = _before(graph, qkv.input[0])
+    roundings = [graph.made_by.get(node.input[0]) for node in (qkv, proj)]
     result = _behind(graph, added.output[0])
     if entry is None or result is None:
         return
@@ -54,23 +58,32 @@ def _of_block(graph: Rewrite, scope: str) -> Iterator[Match]:
         shift=window // 2 if "Concat" in kinds else 0,
     )
     nodes = [
-        *_linear(f"{scope}qkv", entry, projected),
+        *_linear(f"{scope}qkv", entry, projected, roundings[0]),
         attention,
-        *_linear(f"{scope}proj", attended, result),
+        *_linear(f"{scope}proj", attended, result, roundings[1]),
     ]
     yield Match(nodes, region, {padding: graph.arrays[f"{scope}qkv.bias"].reshape(3, -1)})
 
 
-def _linear(name: str, x: Value, output: Value) -> list[onnx.NodeProto]:
-    product = f"{output}.product"
+def _linear(
+    name: str, x: Value, output: Value, rounding: onnx.NodeProto | None
+) -> list[onnx.NodeProto]:
+    """A layer of pixels that were rounded before, or were not."""
+    product, nodes = f"{output}.product", []
+    if rounding is not None and rounding.op_type == "DequantizeLinear":
+        for op in ("QuantizeLinear", "DequantizeLinear"):
+            rounded = f"{product}.{op}"
+            nodes.append(helper.make_node(op, [x, *rounding.input[1:]], [rounded], rounded))
+            x = rounded
     return [
+        *nodes,
         helper.make_node("MatMul", [x, f"{name}.weight"], [product], name=product),
         helper.make_node("Add", [product, f"{name}.bias"], [output], name=output),
     ]
 
 
 def _reader(graph: Rewrite, weight: Value) -> onnx.NodeProto | None:
-    return graph.only_reader(weight) if weight in graph.arrays else None
+    return graph.only_reader(weight)
 
 
 def _before(graph: Rewrite, tensor: Value) -> Value | None:
@@ -79,7 +92,7 @@ def _before(graph: Rewrite, tensor: Value) -> Value | None:
     while len(places) == 1:
         (tensor,) = places
         maker = graph.made_by.get(tensor)
-        if maker is None or maker.op_type not in _MOVES:
+        if maker is None or maker.op_type not in _MOVES | _ROUNDS:
             return tensor
         places = set(maker.input if maker.op_type == "Concat" else maker.input[:1])
         if maker.op_type == "Concat":  # of two parts of one map

@@ -15,6 +15,9 @@ from m2f.export.layers import gelu, group_norm, linear
 from m2f.export.network import onnx_from_weights
 from m2f.export.onnx_file import save
 from m2f.export.parity import OnnxSide, compare
+from m2f.export.plan import Plan
+from m2f.export.precision import apply
+from m2f.export.quantizable import layers
 from m2f.plugins import FUSED, library
 from m2f.runtime.backend_ort import OrtBackend
 from tests import tolerance
@@ -51,8 +54,8 @@ def kinds(graph):
 def test_the_fused_network_is_still_pytorchs(name, tmp_path):
     checkpoint = small(name)
     written(checkpoint, tmp_path, DYNAMIC)
-    layers = checkpoint.config.transformer_decoder.layers
-    side = OnnxSide(tmp_path / CPU_MODEL, layers, library=library.find())
+    count = checkpoint.config.transformer_decoder.layers
+    side = OnnxSide(tmp_path / CPU_MODEL, count, library=library.find())
     for size, batch in (((32, 32), 1), ((100, 67), 3), ((1, 300), 2), ((160, 96), 1)):
         found = compare(reference(checkpoint), side, *image(*size, batch=batch))
         assert found.is_within(), (size, found)
@@ -77,6 +80,45 @@ def test_everything_that_can_be_is_fused(name, options, tmp_path):
     assert {node.op_type for node in fused} <= known
     residuals = sum(node.op_type == "Linear" and len(node.input) == 4 for node in fused)
     assert residuals >= 2 * blocks + 2 * checkpoint.config.transformer_decoder.layers
+
+
+@needs_library
+@pytest.mark.parametrize("name", ["basic_blocks", "odd_windows"])
+def test_an_8_bit_network_rounds_as_before(name, tmp_path):
+    """Only the order of sums differs: where it tips a rounding, one number moves by a step."""
+    checkpoint = small(name)
+    preprocess = checkpoint.metadata.preprocess
+    model, arrays = onnx_from_weights(
+        checkpoint.config,
+        checkpoint.weights,
+        preprocess=preprocess,
+        profile=DYNAMIC.profile(preprocess),
+        form="plugin",
+        algebra=DYNAMIC.algebra,
+    )
+    found = layers(model, arrays, "int8")
+    scales = {tensor: 4.0 / 127 for layer in found for tensor in layer.tensors}
+    names = frozenset(layer.name for layer in found)
+    model, arrays = apply(
+        model, arrays, Plan(layers=names, scales=scales, target="onnxruntime")
+    )
+    save(model, arrays, tmp_path, fused=fuse(model, arrays))
+    count = checkpoint.config.transformer_decoder.layers
+    sides = [
+        OnnxSide(tmp_path / file, count, library=library.find()) for file in (MODEL, CPU_MODEL)
+    ]
+    for size, batch in (((100, 67), 2), ((160, 96), 1)):
+        found = compare(*sides, *image(*size, batch=batch))
+        assert max(found.class_error, found.mask_error) <= tolerance.TIPPED_ROUNDINGS, found
+    after = collections.Counter(node.op_type for node in graph_of(tmp_path, CPU_MODEL))
+    assert after["WindowAttention"] == sum(getattr(checkpoint.config.backbone, "depths", ()))
+    products = [node for node in graph_of(tmp_path, CPU_MODEL) if is_integer(node)]
+    assert len(products) >= len(names) // 2
+    assert all(len(node.input) == 7 for node in products)
+
+
+def is_integer(node):
+    return node.op_type == "MatMulIntegerToFloat"
 
 
 def graph_of(folder, name=MODEL):
