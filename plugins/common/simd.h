@@ -13,6 +13,15 @@
 // own vector types (GCC and Clang), so that one source serves SSE4.2, AVX2, AVX-512 and NEON.
 // Only for translation units that are compiled once per instruction set (common/kernels.cc).
 
+// Before a loop: as if its body stood there n times. For loops over registers n is at least
+// their number, or else an array of them would lie in memory.
+#define M2F_PRAGMA(text) _Pragma(#text)
+#if defined(__clang__)
+#define M2F_UNROLL(n) M2F_PRAGMA(unroll n)
+#else
+#define M2F_UNROLL(n) M2F_PRAGMA(GCC unroll n)
+#endif
+
 namespace m2f {
 
 #if defined(__AVX512F__)

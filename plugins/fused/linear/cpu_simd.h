@@ -12,22 +12,28 @@
 //          residual) happens in the last pass, before a tile leaves the first cache.
 // Traffic: per tile, its rows of x from the first cache, where they stay while panels change,
 // and
-//          a panel's share of the pass from the second, in the order of its addresses.
+//          a panel's part of the pass from the second, in the order of its addresses.
 // Math:    math.h. Sums are of chains of at most kPass products; those of passes are added to
 //          each other. Not here: threads, memory, checks (op.cc).
 
 namespace m2f::linear {
 namespace {
 
-// Accumulators fill the registers, but for a row of the panel and one element of x.
-#if defined(__AVX512F__) || defined(__ARM_NEON)
+// As many sums as there are registers, but for a row of the panel and some elements of x: one
+// with AVX-512, more with NEON, where compilers load them early.
+#if defined(__AVX512F__)
 constexpr int kTileRows = 8;  // of 32 registers
+constexpr int kTileVectors = 3;
+#elif defined(__ARM_NEON)
+constexpr int kTileRows = 6;  // of 32
 constexpr int kTileVectors = 3;
 #else
 constexpr int kTileRows = 6;  // of 16
 constexpr int kTileVectors = 2;
 #endif
 constexpr int64_t kPanel = kTileVectors * kLanes;
+
+constexpr int64_t kLine = 16;  // floats of a cache line
 
 // Of K in one pass: a block of columns as long as this fits the second cache.
 constexpr int64_t kPass = 384;
@@ -64,55 +70,96 @@ void pack(const Packing& packing, const float* weight, float* packed, int64_t pa
 struct Pass {
   int64_t begin;  // in K
   int64_t end;
+  int64_t row_begin;
   int64_t row_end;
   int64_t column_begin;
   int64_t column_end;
 };
 
-// sums[r, v] = x[r, :] panel[:, v], over `count` of K. `pitch` is that of x.
+// Some floats of each row of a matrix, and the distance of rows.
+template <class Float>
+struct Rows {
+  Float* first;
+  int64_t pitch;
+};
+
+// to[r, v] = from[r, v] + x[r, :] panel[:, v], over `count` of K.
 template <int kRows, int kVectors>
-M2F_HD void multiply_tile(const float* x, int64_t pitch, const float* panel, int64_t count,
-                          float* sums) {
+void multiply_tile(Rows<const float> x, const float* panel, int64_t count,
+                   Rows<const float> from, Rows<float> to) {
   Floats sum[kRows][kVectors];
   for (int r = 0; r < kRows; ++r) {
     for (int v = 0; v < kVectors; ++v) sum[r][v] = splat<Floats>(0.0f);
   }
+  M2F_UNROLL(4)
   for (int64_t k = 0; k < count; ++k) {
     Floats weight[kVectors];
     for (int v = 0; v < kVectors; ++v) weight[v] = load(panel + (k * kVectors + v) * kLanes);
     for (int r = 0; r < kRows; ++r) {
-      const Floats element = splat<Floats>(x[r * pitch + k]);
+      const Floats element = splat<Floats>(x.first[r * x.pitch + k]);
       for (int v = 0; v < kVectors; ++v) {
         sum[r][v] = Lane<Floats>::multiply_add(element, weight[v], sum[r][v]);
       }
     }
   }
+  M2F_UNROLL(8)
   for (int r = 0; r < kRows; ++r) {
+    M2F_UNROLL(4)
     for (int v = 0; v < kVectors; ++v) {
-      store_vector(sum[r][v], sums + (r * kVectors + v) * kLanes);
+      const Floats before = load(from.first + r * from.pitch + v * kLanes);
+      store_vector(before + sum[r][v], to.first + r * to.pitch + v * kLanes);
     }
   }
 }
 
-// Adds the sums of a tile [rows, width] to those of earlier passes, in the output; after the
-// last, does what follows.
-__attribute__((noinline)) void finish_tile(const Work& work, const Pass& pass,
-                                           const float* sums, int64_t width, int64_t row,
-                                           int64_t rows, int64_t column) {
-  const bool is_first = pass.begin == 0;
-  const bool is_last = pass.end == work.shape.inner;
-  const int64_t columns = lesser(work.shape.columns - column, width);
+// What follows the sums, in place.
+void finish_tile(Activation activation, Rows<const float> residual, Rows<float> to,
+                 int64_t rows, int64_t columns) {
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t i = 0; i < columns; i += kLanes) {
-      const int64_t place = (row + r) * work.shape.columns + column + i;
-      const int64_t count = columns - i;
-      Floats x = load(sums + r * width + i);
-      if (!is_first) x += load_first(work.output + place, count);
-      if (is_last) {
-        x = activate(work.activation, x + load_first(work.bias + column + i, count));
-        if (work.residual != nullptr) x += load_first(work.residual + place, count);
+      float* place = to.first + r * to.pitch + i;
+      Floats x = activate(activation, load_first(place, columns - i));
+      if (residual.first != nullptr) {
+        x += load_first(residual.first + r * residual.pitch + i, columns - i);
       }
-      store_first(x, work.output + place, count);
+      store_first(x, place, columns - i);
+    }
+  }
+}
+
+void copy(Rows<const float> from, int64_t rows, int64_t columns, Rows<float> to) {
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t i = 0; i < columns; i += kLanes) {
+      const Floats x = load_first(from.first + r * from.pitch + i, columns - i);
+      store_first(x, to.first + r * to.pitch + i, columns - i);
+    }
+  }
+}
+
+// Fetches into the second cache what is needed there after this pass: a panel's part of the
+// next pass, or of the next task's first. Each tile of the panel takes as large a share as its
+// rows are of all.
+M2F_HD void fetch_ahead(const Work& work, const Pass& pass, int64_t row, int64_t rows,
+                        int64_t column, int64_t width) {
+  const int64_t part = (pass.end - pass.begin) * width;
+  const bool is_last = pass.end == work.shape.inner;
+  const int64_t next = is_last ? column + work.block_columns : column;
+  if (next >= work.shape.columns) return;
+  const float* from = work.packed + next * work.shape.inner + (is_last ? 0 : pass.end * width);
+  const int64_t share = part / (pass.row_end - pass.row_begin) + 1;
+  const int64_t first = (row - pass.row_begin) * share;
+  for (int64_t i = first; i < first + rows * share; i += kLine) {
+    __builtin_prefetch(from + i, 0, 2);
+  }
+}
+
+// Lines of the output, to have them by the time the sums are done: stores would wait for them
+// one after the other.
+template <int kRows, int kVectors>
+M2F_HD void fetch_output(Rows<float> output) {
+  for (int r = 0; r < kRows; ++r) {
+    for (int v = 0; v < kVectors; ++v) {
+      __builtin_prefetch(output.first + r * output.pitch + v * kLanes, 1);
     }
   }
 }
@@ -127,12 +174,28 @@ void make_tile(const Work& work, const Pass& pass, int64_t row, int64_t column,
     }
   }
   constexpr int64_t kWidth = kVectors * kLanes;
-  alignas(64) float sums[kRows * kWidth];
-  const int64_t inner = work.shape.inner;
-  const float* panel = work.packed + column * inner + pass.begin * kWidth;
-  multiply_tile<kRows, kVectors>(work.x + row * inner + pass.begin, inner, panel,
-                                 pass.end - pass.begin, sums);
-  finish_tile(work, pass, sums, kWidth, row, kRows, column);
+  const Shape& s = work.shape;
+  const float* panel = work.packed + column * s.inner + pass.begin * kWidth;
+  const Rows<const float> x = {work.x + row * s.inner + pass.begin, s.inner};
+  const Rows<float> output = {work.output + row * s.columns + column, s.columns};
+  fetch_ahead(work, pass, row, kRows, column, kWidth);
+  if (pass.begin == 0) fetch_output<kRows, kVectors>(output);
+  Rows<const float> from = {work.bias + column, 0};
+  if (pass.begin > 0) from = {output.first, output.pitch};
+  if (columns >= kWidth) {
+    multiply_tile<kRows, kVectors>(x, panel, pass.end - pass.begin, from, output);
+  } else {
+    alignas(64) float memory[kRows * kWidth] = {};
+    const Rows<float> whole = {memory, kWidth};
+    copy(from, kRows, columns, whole);
+    multiply_tile<kRows, kVectors>(x, panel, pass.end - pass.begin, {memory, kWidth}, whole);
+    copy({memory, kWidth}, kRows, columns, output);
+  }
+  const bool is_plain = work.activation == Activation::kNone && work.residual == nullptr;
+  if (pass.end < s.inner || is_plain) return;
+  const float* residual = work.residual;
+  if (residual != nullptr) residual += row * s.columns + column;
+  finish_tile(work.activation, {residual, s.columns}, output, kRows, lesser(columns, kWidth));
 }
 
 // All rows from `row` on: tiles of kRows, and smaller ones for the rest.
@@ -150,6 +213,7 @@ void multiply(const Work& work, int64_t task) {
   const Shape& s = work.shape;
   const int64_t row = task / work.column_blocks() * work.block_rows;
   Pass pass;
+  pass.row_begin = row;
   pass.row_end = lesser(row + work.block_rows, s.rows);
   pass.column_begin = task % work.column_blocks() * work.block_columns;
   pass.column_end = lesser(pass.column_begin + work.block_columns, s.columns);
