@@ -162,7 +162,7 @@ def check(
     Raises:
         UsageError: The two are not the same model, or take no common size.
     """
-    first, second = (_opened(x, preset=preset, threads=threads) for x in (a, b))
+    first, second = (_opened(x, preset=preset, threads=threads, layers=layers) for x in (a, b))
     if first.model != second.model:
         raise UsageError(
             f"{a} and {b} are different models: {_different(first.model, second.model)}; "
@@ -255,17 +255,23 @@ def mask_iou(a: Array, b: Array) -> NDArray[np.float64]:
     return np.where(either == 0, 1.0, both / np.maximum(either, 1))
 
 
-def _opened(source: str | Path, *, preset: str | None, threads: int | None) -> Artefact:
-    """Opens a bundle, or reads a checkpoint into the reference model."""
+def _opened(
+    source: str | Path, *, preset: str | None, threads: int | None, layers: bool
+) -> Artefact:
+    """Opens a bundle, or reads a checkpoint into the reference model.
+
+    Of a bundle what a session would run, unless its layers are looked at: the file for our
+    CPU kernels has fewer.
+    """
     path = Path(source)
     if (path / MANIFEST).is_file():
         bundle = Bundle.open(path)
         manifest = bundle.manifest
         side = OnnxSide(
-            cpu_file(bundle),
+            bundle.model_path if layers else cpu_file(bundle),
             manifest.model.transformer_decoder.layers,
             threads=threads,
-            library=library.find(),  # what a session would run
+            library=library.find(),
         )
         return Artefact(
             side,

@@ -63,9 +63,9 @@ apart, and near its least the error grows with the square of the distance; a his
 at most half a step wide, so that it misjudges a step's rounding by (1/2)^2 / 12 of it."""
 
 TIPPED_ROUNDINGS = 3e-3
-"""Relative L2 of 8-bit networks that sum in another order. Steps are 0.03 of a tensor whose
-root mean square is 1: if all its numbers moved by one, that would be the error; of those that
-lie within float32's rounding of a step's middle, some do, and fewer than one in a hundred."""
+"""Relative L2 of an 8-bit layer that sums in another order, behind few others. Steps are 0.03
+of a tensor whose root mean square is 1: if all its numbers moved by one, that would be the
+error; of those within float32's rounding of a step's middle some do, fewer than one in ten."""
 
 INT8_OUTPUTS = 0.5
 """Relative L2 of a small network's logits in int8, deciding for itself: random weights have no

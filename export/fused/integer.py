@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import onnx
 from onnx import helper
 
 from m2f.export.fused.match import Match
-from m2f.export.graph import Value
+from m2f.export.graph import Array
 from m2f.export.rewrite import Rewrite
 
 ORT_DOMAIN = "com.microsoft"
@@ -25,22 +26,32 @@ def integer_products(graph: Rewrite) -> Iterator[Match]:
             continue
         a, b = (list(maker.input) for maker in makers if maker is not None)
         addition = graph.only_reader(product.output[0])
-        bias = _vector(graph, addition)
+        bias = None if addition is None else _bias(graph, product, addition)
         if b[0] not in graph.arrays or addition is None or bias is None:
             continue
-        flat = f"{bias}.flat"
-        inputs = [name for pair in zip(a, b, strict=True) for name in pair]
         output = addition.output[0]
+        flat = f"{output}.bias.flat"
+        inputs = [name for pair in zip(a, b, strict=True) for name in pair]
         node = helper.make_node(
             "MatMulIntegerToFloat", [*inputs, flat], [output], name=output, domain=ORT_DOMAIN
         )
-        yield Match([node], [product, addition], {flat: graph.arrays[bias].reshape(-1)})
+        yield Match([node], [product, addition], {flat: bias})
 
 
-def _vector(graph: Rewrite, addition: onnx.NodeProto | None) -> Value | None:
-    """What is added to every row alike."""
-    if addition is None or addition.op_type != "Add":
+def _bias(graph: Rewrite, product: onnx.NodeProto, addition: onnx.NodeProto) -> Array | None:
+    """What is added to every row of a product alike, if known; some are 32-bit numbers."""
+    if addition.op_type != "Add":
         return None
-    bias = graph.constant_input(addition)
-    is_vector = bias is not None and graph.arrays[bias].shape[-1:] == (graph.arrays[bias].size,)
-    return bias if is_vector else None
+    (name,) = (name for name in addition.input if name != product.output[0])
+    maker = graph.made_by.get(name)
+    if maker is not None and maker.op_type == "DequantizeLinear":
+        stored = [graph.arrays.get(part) for part in maker.input]
+        if any(array is None for array in stored):
+            return None
+        number, scale, zero = (np.asarray(array, np.float64) for array in stored)
+        bias = ((number - zero) * scale).astype(np.float32)
+    elif name in graph.arrays:
+        bias = graph.arrays[name]
+    else:
+        return None
+    return bias.reshape(-1) if bias.shape[-1:] == (bias.size,) else None

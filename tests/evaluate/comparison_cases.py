@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from m2f.bundle import MANIFEST, Bundle, write_manifest
+from m2f.bundle import CPU_MODEL, MANIFEST, WEIGHTS, Bundle, write_manifest
 
 
 def coarse(bundle, path, *, steps):
@@ -15,6 +15,8 @@ def coarse(bundle, path, *, steps):
     manifest = Bundle.open(path).manifest
     file = path / "model.onnx"
     model = onnx.load(file)
+    for name in (CPU_MODEL, WEIGHTS):  # of the weights as they were
+        (path / name).unlink(missing_ok=True)
     for tensor in model.graph.initializer:
         weight = numpy_helper.to_array(tensor)
         if weight.dtype == np.float32 and weight.size > 500:
