@@ -12,8 +12,10 @@ namespace m2f {
 // and their sum is nowhere much below the largest: rounding errors stay as small as that of the
 // fit. The result is exactly 1 at the end of the range and nowhere above, fused multiply-add or
 // not.
-template <class Real>
-M2F_HD Real erf(Real x) {
+//
+// In place, of several at a time: each waits for its own products, but not for the others'.
+template <class Real, int kCount>
+M2F_HD void erf(Real (&x)[kCount]) {
   constexpr float kEnd = 3.79f;
   // Of the highest power first.
   constexpr float kTerms[] = {1.064514043e-03f,  -2.653561067e-03f, 2.042500069e-03f,
@@ -22,12 +24,20 @@ M2F_HD Real erf(Real x) {
                               -7.237055153e-02f, 9.081675857e-02f,  -1.113383248e-01f,
                               1.380456984e-01f,  -1.861151010e-01f, 3.730871975e-01f};
   const Real end = splat<Real>(kEnd);
-  x = x > end ? end : x;
-  x = x < -end ? -end : x;
-  const Real t = Lane<Real>::multiply_add(x * x, splat<Real>(0.13923602f), splat<Real>(-1.0f));
-  Real sum = splat<Real>(kTerms[0]);
-  for (int i = 1; i < 15; ++i) sum = Lane<Real>::multiply_add(sum, t, splat<Real>(kTerms[i]));
-  return x * sum;
+  Real t[kCount];
+  Real sum[kCount];
+  for (int i = 0; i < kCount; ++i) {
+    x[i] = x[i] > end ? end : x[i];
+    x[i] = x[i] < -end ? -end : x[i];
+    t[i] = Lane<Real>::multiply_add(x[i] * x[i], splat<Real>(0.13923602f), splat<Real>(-1.0f));
+    sum[i] = splat<Real>(kTerms[0]);
+  }
+  for (int term = 1; term < 15; ++term) {
+    for (int i = 0; i < kCount; ++i) {
+      sum[i] = Lane<Real>::multiply_add(sum[i], t[i], splat<Real>(kTerms[term]));
+    }
+  }
+  for (int i = 0; i < kCount; ++i) x[i] *= sum[i];
 }
 
 }  // namespace m2f

@@ -45,7 +45,11 @@ M2F_EXPORT int m2f_linear(int isa, int threads, const float* x, const int64_t* x
 // common/erf.h in the kernels' vectors; `isa` -1 for one number at a time.
 M2F_EXPORT void m2f_erf(int isa, const float* x, int64_t count, float* y) {
   if (isa >= 0) return m2f::kernels(isa)->erf_of(x, count, y);
-  for (int64_t i = 0; i < count; ++i) y[i] = m2f::erf(x[i]);
+  for (int64_t i = 0; i < count; ++i) {
+    float one[1] = {x[i]};
+    m2f::erf(one);
+    y[i] = one[0];
+  }
 }
 
 }  // extern "C"

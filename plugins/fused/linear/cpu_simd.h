@@ -112,18 +112,19 @@ void multiply_tile(Rows<const float> x, const float* panel, int64_t count,
   }
 }
 
-// What follows the sums, in place.
-void finish_tile(Activation activation, Rows<const float> residual, Rows<float> to,
-                 int64_t rows, int64_t columns) {
-  for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t i = 0; i < columns; i += kLanes) {
-      float* place = to.first + r * to.pitch + i;
-      Floats x = activate(activation, load_first(place, columns - i));
-      if (residual.first != nullptr) {
-        x += load_first(residual.first + r * residual.pitch + i, columns - i);
-      }
-      store_first(x, place, columns - i);
+// What follows the sums, in place; no residual where it is null.
+template <int kRows, int kVectors>
+void finish_tile(Activation activation, Rows<const float> residual, Rows<float> to) {
+  for (int64_t r = 0; r < kRows; ++r) {
+    float* place = to.first + r * to.pitch;
+    Floats x[kVectors];
+    for (int v = 0; v < kVectors; ++v) x[v] = load(place + v * kLanes);
+    activate(activation, x);
+    if (residual.first != nullptr) {
+      const float* added = residual.first + r * residual.pitch;
+      for (int v = 0; v < kVectors; ++v) x[v] += load(added + v * kLanes);
     }
+    for (int v = 0; v < kVectors; ++v) store_vector(x[v], place + v * kLanes);
   }
 }
 
@@ -182,20 +183,25 @@ void make_tile(const Work& work, const Pass& pass, int64_t row, int64_t column,
   if (pass.begin == 0) fetch_output<kRows, kVectors>(output);
   Rows<const float> from = {work.bias + column, 0};
   if (pass.begin > 0) from = {output.first, output.pitch};
-  if (columns >= kWidth) {
-    multiply_tile<kRows, kVectors>(x, panel, pass.end - pass.begin, from, output);
-  } else {
-    alignas(64) float memory[kRows * kWidth] = {};
-    const Rows<float> whole = {memory, kWidth};
-    copy(from, kRows, columns, whole);
-    multiply_tile<kRows, kVectors>(x, panel, pass.end - pass.begin, {memory, kWidth}, whole);
-    copy({memory, kWidth}, kRows, columns, output);
-  }
+  Rows<const float> residual = {work.residual, s.columns};
+  if (work.residual != nullptr) residual.first += row * s.columns + column;
+  const bool is_last = pass.end == s.inner;
   const bool is_plain = work.activation == Activation::kNone && work.residual == nullptr;
-  if (pass.end < s.inner || is_plain) return;
-  const float* residual = work.residual;
-  if (residual != nullptr) residual += row * s.columns + column;
-  finish_tile(work.activation, {residual, s.columns}, output, kRows, lesser(columns, kWidth));
+  const auto run = [&](Rows<const float> before, Rows<const float> added, Rows<float> to) {
+    multiply_tile<kRows, kVectors>(x, panel, pass.end - pass.begin, before, to);
+    if (is_last && !is_plain) finish_tile<kRows, kVectors>(work.activation, added, to);
+  };
+  if (columns >= kWidth) return run(from, residual, output);
+  // Of the last vector only a part is there.
+  alignas(64) float sums[kRows * kWidth] = {};
+  alignas(64) float added[kRows * kWidth] = {};
+  copy(from, kRows, columns, {sums, kWidth});
+  if (work.residual != nullptr) {
+    copy(residual, kRows, columns, {added, kWidth});
+    residual = {added, kWidth};
+  }
+  run({sums, kWidth}, residual, {sums, kWidth});
+  copy({sums, kWidth}, kRows, columns, output);
 }
 
 // All rows from `row` on: tiles of kRows, and smaller ones for the rest.
@@ -228,7 +234,9 @@ void multiply(const Work& work, int64_t task) {
 // For tests.
 void erf_of(const float* x, int64_t count, float* y) {
   for (int64_t i = 0; i < count; i += kLanes) {
-    store_first(erf(load_first(x + i, count - i)), y + i, count - i);
+    Floats part[1] = {load_first(x + i, count - i)};
+    erf(part);
+    store_first(part[0], y + i, count - i);
   }
 }
 

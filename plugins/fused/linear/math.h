@@ -22,17 +22,22 @@ M2F_HD Real relu(Real x) {
 }
 
 // x Phi(x), Phi the distribution function of the normal distribution.
-template <class Real>
-M2F_HD Real gelu(Real x) {
-  const Real half = 0.5f * x;
-  return Lane<Real>::multiply_add(half, erf(0.707106781f * x), half);
+template <class Real, int kCount>
+M2F_HD void gelu(Real (&x)[kCount]) {
+  Real part[kCount];
+  for (int i = 0; i < kCount; ++i) part[i] = 0.707106781f * x[i];
+  erf(part);
+  for (int i = 0; i < kCount; ++i) {
+    const Real half = 0.5f * x[i];
+    x[i] = Lane<Real>::multiply_add(half, part[i], half);
+  }
 }
 
-template <class Real>
-M2F_HD Real activate(Activation activation, Real x) {
-  if (activation == Activation::kRelu) return relu(x);
+template <class Real, int kCount>
+M2F_HD void activate(Activation activation, Real (&x)[kCount]) {
   if (activation == Activation::kGelu) return gelu(x);
-  return x;
+  if (activation != Activation::kRelu) return;
+  for (int i = 0; i < kCount; ++i) x[i] = relu(x[i]);
 }
 
 }  // namespace m2f::linear
