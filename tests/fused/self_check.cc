@@ -17,6 +17,10 @@ int m2f_layer_norm(int isa, int threads, const float* x, const int64_t* x_shape,
                    const float* weight, const int64_t* weight_shape, const float* bias,
                    const int64_t* bias_shape, float epsilon, float* output, char* message,
                    size_t message_size);
+int m2f_linear(int isa, int threads, const float* x, const int64_t* x_shape,
+               const float* weight, const int64_t* weight_shape, const float* bias,
+               const int64_t* bias_shape, const float* residual, const int64_t* residual_shape,
+               int64_t activation, float* output, char* message, size_t message_size);
 int m2f_group_norm(int isa, int threads, const float* x, const int64_t* x_shape,
                    const float* weight, const int64_t* weight_shape, const float* bias,
                    const int64_t* bias_shape, const float* coarse, const int64_t* coarse_shape,
@@ -33,6 +37,10 @@ constexpr float kBound = 150 * 5.0f / (1 << 24);
 
 // `normalised` of tests/tolerance.py, for means of 504 values and all else below 5.
 constexpr float kNormBound = 1300.0f / (1 << 24);
+
+// `linear` of tests/tolerance.py, on both sides: 40 products and a bias, magnitudes of 50
+// together.
+constexpr float kLinearBound = 5000.0f / (1 << 24);
 
 Floats draw(int64_t count) {
   static std::mt19937 generator(0);
@@ -92,6 +100,18 @@ bool check_norms(int64_t channels) {
          agree("GroupNorm", x.size(), kNormBound, groups);
 }
 
+bool check_linear(int64_t columns, int64_t activation) {
+  const int64_t rows = 29, inner = 40;
+  const int64_t x_shape[] = {rows, inner}, weight_shape[] = {inner, columns};
+  const int64_t bias_shape[] = {columns}, residual_shape[] = {rows, columns};
+  const Floats x = draw(rows * inner), weight = draw(inner * columns);
+  const Floats bias = draw(columns), residual = draw(rows * columns);
+  return agree("Linear", residual.size(), kLinearBound, [&](int isa, float* to, char* text) {
+    return m2f_linear(isa, 2, x.data(), x_shape, weight.data(), weight_shape, bias.data(),
+                      bias_shape, residual.data(), residual_shape, activation, to, text, 256);
+  });
+}
+
 }  // namespace
 
 int main() {
@@ -102,5 +122,8 @@ int main() {
       is_right &= check_windows(depth, window, window / 2);
   }
   for (const int64_t channels : {1, 2}) is_right &= check_norms(channels);
+  for (const int64_t columns : {3, 24, 37}) {
+    for (const int64_t activation : {0, 1, 2}) is_right &= check_linear(columns, activation);
+  }
   return is_right ? 0 : 1;
 }
