@@ -205,37 +205,34 @@ def test_an_unknown_activation_is_refused():
         Case(2, 3, 4).actual(FAST[0], "softplus")
 
 
-def session(arrays, *, activation, constant, lead):
-    """A model of one Linear whose x has the leading axes `lead`."""
+def model_of(arrays, *, activation, constant, lead):
+    """One Linear whose x has the leading axes `lead`, and inputs for it."""
     names = [t.name for t, a in zip(SPEC.inputs, arrays, strict=True) if a is not None]
     arrays = dict(zip(names, arrays, strict=False))
-    node = helper.make_node(
-        "Linear",
-        names,
-        ["y"],
-        domain=SPEC.domain,
-        activation=list(ACTIVATIONS).index(activation),
-    )
-    shapes = {
-        name: (*lead, a.shape[1]) if name in ("x", "residual") else a.shape
-        for name, a in arrays.items()
-    }
+    chosen = list(ACTIVATIONS).index(activation)
+    node = helper.make_node("Linear", names, ["y"], domain=SPEC.domain, activation=chosen)
     kept = {n: a for n, a in arrays.items() if constant and n in ("weight", "bias")}
+    fed = {
+        n: a.reshape(*lead, -1) if n in ("x", "residual") else a
+        for n, a in arrays.items()
+        if n not in kept
+    }
     graph = helper.make_graph(
         [node],
         "linear",
-        [helper.make_tensor_value_info(n, 1, s) for n, s in shapes.items() if n not in kept],
+        [helper.make_tensor_value_info(n, 1, a.shape) for n, a in fed.items()],
         [onnx.ValueInfoProto(name="y")],
         [numpy_helper.from_array(a, n) for n, a in kept.items()],
     )
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(SPEC.domain, SPEC.version)]
-    model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
+    return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION), fed
+
+
+def session(model):
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 2
     options.register_custom_ops_library(str(PATH))
-    made = onnxruntime.InferenceSession(model.SerializeToString(), options)
-    fed = {n: a.reshape(shapes[n]) for n, a in arrays.items() if n not in kept}
-    return made, fed
+    return onnxruntime.InferenceSession(model.SerializeToString(), options)
 
 
 @pytest.mark.parametrize("constant", [True, False], ids=["constant", "computed"])
@@ -243,7 +240,8 @@ def session(arrays, *, activation, constant, lead):
 @pytest.mark.parametrize("lead", [(2, 3, 4), (24,), (1, 24)])
 def test_the_node_equals_the_kernel(lead, residual, constant):
     case = Case(24, 40, 70, residual=residual)
-    made, fed = session(case.arrays, activation="gelu", constant=constant, lead=lead)
+    model, fed = model_of(case.arrays, activation="gelu", constant=constant, lead=lead)
+    made = session(model)
     expected = case.actual(FAST[0], "gelu", threads=2)
     assert made.get_outputs()[0].shape == [*lead, 70]
     for _ in range(2):
@@ -253,7 +251,8 @@ def test_the_node_equals_the_kernel(lead, residual, constant):
 def test_computed_weights_are_not_kept():
     """Two weights in turn through one node."""
     case, other = Case(24, 40, 70), Case(24, 40, 70, seed=1)
-    made, fed = session(case.arrays, activation="none", constant=False, lead=(24,))
+    model, fed = model_of(case.arrays, activation="none", constant=False, lead=(24,))
+    made = session(model)
     first = made.run(None, fed)[0]
     fed["weight"] = other.arrays[1]
     changed = made.run(None, fed)[0]

@@ -9,6 +9,7 @@ import pytest
 from onnx import helper
 
 from m2f.plugins import MS_DEFORM_ATTN
+from tests.fused import test_linear
 from tests.ops.native import PATH, needs_library
 from tests.ops.test_onnxruntime import CASES, deformable, session, typed
 
@@ -34,6 +35,10 @@ def models():
     """Name, model and inputs; float32 first, which is all that 1.17 can tell apart."""
     for name, make in CASES.items():
         yield name, *make()
+    for constant in (True, False):
+        arrays = test_linear.Case(24, 40, 70, residual=constant).arrays
+        options = {"activation": "gelu", "constant": constant, "lead": (2, 12)}
+        yield f"linear_{constant}", *test_linear.model_of(arrays, **options)
     for signature in MS_DEFORM_ATTN.signatures()[1:]:
         model, inputs = deformable(is_fixed=False, has_body=False)
         if signature["V"] == "int8":
@@ -76,5 +81,5 @@ def test_old_versions_give_the_same_bits(version, has_types, python, written):
     done = subprocess.run(command, text=True, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     results = dict(map(json.loads, done.stdout.splitlines()))
-    assert len(results) == len(CASES) + has_types * 5
+    assert len(results) == len(CASES) + 2 + has_types * 5
     assert all(results.values()), results
