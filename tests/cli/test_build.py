@@ -2,6 +2,7 @@
 
 import json
 import resource
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from m2f.bundle import Bundle
+from m2f.calib.sibling import path_of, sibling
 from m2f.engine import engines
 from tests.cli.test_bad_input import start
 from tests.export.rtx import needs_rtx
@@ -71,6 +73,51 @@ def test_options(m2f, bundle, words, text):
     before = entries(bundle)
     assert text in m2f("build", bundle, *words, code=2).stderr
     assert entries(bundle) == before
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_a_precision_is_made_first(m2f, small, photos, tmp_path, precision):
+    """Beside the bundle, once; by the conversion or calibration of the other verbs."""
+    bundle = shutil.copytree(small, tmp_path / "tiny.m2f")
+    words = ("--precision", precision, "--images", photos)
+    place = sibling(bundle, precision, images=[photos])
+    manifest = Bundle.open(place).manifest
+    assert place.name == f"tiny-{precision}.m2f"
+    assert manifest.precision == precision
+    assert getattr(manifest.quantization, "base", "fp16") == "fp16"
+    before = (place / "model.onnx").stat().st_mtime_ns
+    assert sibling(bundle, precision) == place
+    assert (place / "model.onnx").stat().st_mtime_ns == before
+
+
+def test_an_engine_of_a_precision_that_is_made_first(m2f, small, photos, tmp_path):
+    needs_rtx()
+    bundle = shutil.copytree(small, tmp_path / "tiny.m2f")
+    words = (*WORDS, "--batch", "1", "--precision", "int8", "--images", photos)
+    place = path_of(bundle, "int8")
+    found = m2f("build", bundle, *words)
+    assert f"in int8 is {place.name}" in found.stderr.replace("\n", "").replace(
+        f"{tmp_path}/", ""
+    )
+    assert engines(Bundle.open(place))
+    assert not (bundle / "engines").exists()
+    assert "is there already" in m2f("build", bundle, *words).stdout
+
+
+def test_precisions_that_cannot_be(refused, small, bundle, tmp_path):
+    said = refused("build", bundle, "--precision", "int8", code=2)
+    assert "int8 needs ranges from images" in said
+    assert "pass fp16, bf16, int8 or fp8" in refused(
+        "build", bundle, "--images", tmp_path, code=2
+    )
+    place = path_of(bundle, "fp16")
+    shutil.copytree(small, place)
+    assert "is there already and is not" in refused(
+        "build", bundle, "--precision", "fp16", code=2
+    )
+    half = sibling(bundle, "bf16")
+    said = refused("build", half, "--precision", "fp16", code=2)
+    assert "is in bf16, from which there is no way to fp16" in said
 
 
 def test_no_bundle_and_no_gpu(refused, bundle, tmp_path):

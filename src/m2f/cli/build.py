@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from m2f.bundle import Precision
 from m2f.cli import options
 from m2f.cli.terminal import counting, reported, say, show, show_json, table
 from m2f.engine import Flags, Target
+from m2f.errors import UsageError
 
 if TYPE_CHECKING:
     from m2f.export.engines import BuildReport
@@ -41,8 +43,19 @@ def build(
         ),
     ] = None,
     precision: Annotated[
-        str | None,
-        typer.Option(help="fp32, fp16, bf16, int8 or fp8; must be the bundle's."),
+        Precision | None,
+        typer.Option(
+            help="Of the engine; the bundle's unless given. Of an fp32 bundle the one in this "
+            "precision is made first, beside it."
+        ),
+    ] = None,
+    images: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--images",
+            help="What --precision takes ranges from: files, folders, patterns of images like "
+            "those the model is to see.",
+        ),
     ] = None,
     batch: Annotated[
         str | None,
@@ -93,17 +106,30 @@ def build(
     r"""Build a bundle's TensorRT engine, unless the same one is there already.
 
     The engine goes into the bundle, beside a record of all it was built from; one that no
-    longer fits is refused when run, and built again here. Precision is what the bundle is in.
+    longer fits is refused when run, and built again here.
 
     \b
     Examples:
       m2f build coco.m2f
+      m2f build coco.m2f --precision int8 --images photos
       m2f build coco.m2f --target tensorrt-rtx --compute 86,89,120
       m2f build coco.m2f --min 512x512 --opt 800x1216 --max 800x1344 --batch 1:4
     """
     wanted = {"min_size": min_size, "opt_size": opt_size, "max_size": max_size}
     sizes = {name: options.size(text) for name, text in wanted.items() if text is not None}
     capabilities = _capabilities(compute)
+    if images and precision in (None, "fp32"):
+        raise UsageError("--images gives --precision its ranges; pass fp16, bf16, int8 or fp8")
+    if precision is not None:
+        with counting(f"{bundle} in {precision}") as step:
+            from m2f.calib.sibling import sibling
+
+            given, bundle = (
+                bundle,
+                sibling(bundle, precision, images=images or (), progress=step),
+            )
+        if bundle != given:
+            say(f"m2f: note: {given} in {precision} is {bundle}")
     with counting(f"building an engine of {bundle}") as step:
         from m2f.export.engines import BuildOptions
         from m2f.export.engines import build as build_engine
