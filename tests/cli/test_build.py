@@ -79,7 +79,6 @@ def test_options(m2f, bundle, words, text):
 def test_a_precision_is_made_first(m2f, small, photos, tmp_path, precision):
     """Beside the bundle, once; by the conversion or calibration of the other verbs."""
     bundle = shutil.copytree(small, tmp_path / "tiny.m2f")
-    words = ("--precision", precision, "--images", photos)
     place = sibling(bundle, precision, images=[photos])
     manifest = Bundle.open(place).manifest
     assert place.name == f"tiny-{precision}.m2f"
