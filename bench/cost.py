@@ -184,7 +184,7 @@ def _macs(node: onnx.NodeProto, inputs: list[Tensor], output: Tensor) -> int:
     match node.op_type:
         case "Conv":
             return output.size * math.prod(shapes[1][1:])
-        case "MatMul" | "Linear":
+        case "MatMul" | "Linear" | "MatMulIntegerToFloat":
             return output.size * shapes[0][-1]
         case "Gemm":
             return output.size * shapes[0][0 if given.get("transA") else 1]

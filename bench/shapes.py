@@ -114,6 +114,9 @@ def _outputs(
         return _of_contract(spec, node, [found[name] for name in node.input])
     if node.op_type == "Shape" and not node.domain:
         return {node.output[0]: _shape_of(node, found[node.input[0]])}
+    if node.op_type == "MatMulIntegerToFloat":  # ONNX Runtime's, of which ONNX has no schema
+        a, b = (found[name].shape for name in node.input[:2])
+        return {node.output[0]: Tensor((*a[:-1], b[-1]), onnx.TensorProto.FLOAT)}
     known = {name: found[name].value for name in node.input if name}
     feeds = {name: value for name, value in known.items() if value is not None}
     types = _inferred(node, found, feeds, opsets)

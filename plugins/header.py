@@ -16,6 +16,7 @@ _STORAGE = {
     "float16": "kFloat16",
     "bfloat16": "kBFloat16",
     "int8": "kInt8",
+    "uint8": "kUInt8",
 }
 _KIND = {"int": "kInt", "ints": "kInts", "float": "kFloat"}
 

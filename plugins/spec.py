@@ -50,7 +50,7 @@ class TensorSpec:
 
     def flattened(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """A shape with what "*" stands for as one axis."""
-        if self.dims[0] != "*" or len(shape) + 1 < len(self.dims):
+        if self.dims[:1] != ("*",) or len(shape) + 1 < len(self.dims):
             return shape
         leading = len(shape) + 1 - len(self.dims)
         return (math.prod(shape[:leading]), *shape[leading:])

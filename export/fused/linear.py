@@ -63,11 +63,11 @@ def _activation(graph: Rewrite, x: Value) -> tuple[int, list[onnx.NodeProto]]:
     reader = graph.only_reader(x)
     if reader is not None and reader.op_type == "Relu":
         return RELU, [reader]
-    nodes = _gelu(graph, x)
+    nodes = gelu_nodes(graph, x)
     return (GELU, nodes) if nodes else (NONE, [])
 
 
-def _gelu(graph: Rewrite, x: Value) -> list[onnx.NodeProto]:
+def gelu_nodes(graph: Rewrite, x: Value) -> list[onnx.NodeProto]:
     """The nodes of `m2f.export.layers.gelu`, if they are what reads x."""
     readers = {node.op_type: node for node in graph.read_by.get(x, [])}
     if readers.keys() != {"Div", "Mul"}:

@@ -11,6 +11,7 @@ from m2f.export.fused.integer import ORT_DOMAIN, integer_products
 from m2f.export.fused.linear import linears
 from m2f.export.fused.match import DOMAIN, Match, replace
 from m2f.export.fused.norms import group_norms, layer_norms
+from m2f.export.fused.quantize import quantisations
 from m2f.export.fused.windows import window_attentions
 from m2f.export.graph import Array, pruned
 from m2f.export.rewrite import Rewrite
@@ -23,9 +24,11 @@ FUSIONS: tuple[Fusion, ...] = (
     group_norms,
     layer_norms,
     integer_products,
+    quantisations,
     linears,
 )
-"""In the order they are made: attention leaves linear layers for the last."""
+"""In the order they are made: attention leaves linear layers for the last, and products in 8
+bits need their numbers from a QuantizeLinear that they find."""
 
 
 def fuse(
@@ -44,14 +47,15 @@ def fuse(
     graph = Rewrite(model.graph.node, arrays)
     outputs = [output.name for output in model.graph.output]
     for fusion in FUSIONS:
-        graph = replace(graph, list(fusion(graph)), outputs)
+        made = replace(graph, list(fusion(graph)), outputs)
+        nodes, needed = pruned(made.nodes, outputs)  # the next one sees no dead readers
+        graph = Rewrite(nodes, made.arrays)
     if not any(node.domain == DOMAIN for node in graph.nodes):
         return None
     result = onnx.ModelProto()
     result.CopyFrom(model)
     del result.graph.node[:]
-    nodes, needed = pruned(graph.nodes, outputs)
-    result.graph.node.extend(nodes)
+    result.graph.node.extend(graph.nodes)
     domains = {DOMAIN: FUSED[0].version, ORT_DOMAIN: 1}
     result.opset_import.extend(helper.make_opsetid(*entry) for entry in domains.items())
     inputs = {port.name for port in model.graph.input}

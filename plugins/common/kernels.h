@@ -3,6 +3,7 @@
 #include "fused/group_norm/kernel.h"
 #include "fused/layer_norm/kernel.h"
 #include "fused/linear/kernel.h"
+#include "fused/quantize/kernel.h"
 #include "fused/window_attention/kernel.h"
 #include "images/instance.h"
 #include "images/panoptic.h"
@@ -25,6 +26,7 @@ struct Kernels {
   void (*layer_norm)(const layer_norm::Work&, int64_t task);
   void (*group_norm_measure)(const group_norm::Work&, int64_t task);
   void (*group_norm)(const group_norm::Work&, int64_t task, float* memory);
+  void (*quantize)(const quantize::Work&, int64_t task);
   void (*window_attention)(const window_attention::Work&, int64_t task, float* memory);
   void (*panoptic_compete)(const images::panoptic::Work&, int64_t strip, float* memory);
   void (*semantic_classify)(const images::semantic::Work&, int64_t strip, float* memory);

@@ -8,6 +8,7 @@
 #include "fused/group_norm/cpu_simd.h"
 #include "fused/layer_norm/cpu_simd.h"
 #include "fused/linear/cpu_simd.h"
+#include "fused/quantize/cpu_simd.h"
 #include "fused/window_attention/cpu_simd.h"
 #include "images/instance_simd.h"
 #include "images/panoptic_simd.h"
@@ -34,6 +35,7 @@ const Kernels M2F_JOIN(kKernels_, M2F_ISA) = {
     layer_norm::normalise,
     group_norm::measure,
     group_norm::normalise,
+    quantize::quantise,
     window_attention::attend,
     images::panoptic::compete,
     images::semantic::classify,

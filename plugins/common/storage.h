@@ -8,11 +8,17 @@
 
 namespace m2f {
 
-enum class Storage : int32_t { kFloat32 = 0, kFloat16 = 1, kBFloat16 = 2, kInt8 = 3 };
+enum class Storage : int32_t {
+  kFloat32 = 0,
+  kFloat16 = 1,
+  kBFloat16 = 2,
+  kInt8 = 3,
+  kUInt8 = 4
+};
 
 // Bytes of one element.
 M2F_HD int64_t width_of(Storage storage) {
-  if (storage == Storage::kInt8) return 1;
+  if (storage == Storage::kInt8 || storage == Storage::kUInt8) return 1;
   return storage == Storage::kFloat32 ? 4 : 2;
 }
 

@@ -3,6 +3,7 @@
 #include "fused/group_norm/op.h"
 #include "fused/layer_norm/op.h"
 #include "fused/linear/op.h"
+#include "fused/quantize/op.h"
 #include "fused/window_attention/op.h"
 #include "ort/ort_op.h"
 
@@ -96,6 +97,26 @@ struct GroupNorm {
   }
 };
 
+struct Quantize {
+  static constexpr const OpSpec& kSpec = quantize::kSpec;
+  static constexpr const char* kProvider = nullptr;
+  using Attributes = quantize::Attributes;
+
+  static m2f::Status read(const AttributeValue values[], Attributes* attributes) {
+    return quantize::read_attributes(values, attributes);
+  }
+
+  static m2f::Status run(const Attributes& attributes, const Call& call) {
+    using namespace quantize;
+    const TensorView& x = call.inputs[kInputX];
+    const TensorView& zero = call.inputs[kInputZero];
+    const Grid grid = make_grid(*floats(call, kInputScale), zero.type, zero.data);
+    forward(attributes, grid, x.dims[0] * x.dims[1], floats(call, kInputX), call.output,
+            *kernels(0), call.parallel);
+    return {};
+  }
+};
+
 struct WindowAttention {
   static constexpr const OpSpec& kSpec = window_attention::kSpec;
   static constexpr const char* kProvider = nullptr;
@@ -127,6 +148,7 @@ Status* add_fused_ops(const Functions& functions, SessionOptions* options) {
     if (Status* status = add<Linear>(functions, made, false)) return status;
     if (Status* status = add<LayerNorm>(functions, made, false)) return status;
     if (Status* status = add<GroupNorm>(functions, made, false)) return status;
+    if (Status* status = add<Quantize>(functions, made, false)) return status;
     if (Status* status = add<WindowAttention>(functions, made, false)) return status;
     domain = made;
   }

@@ -27,7 +27,13 @@ struct Value;
 
 enum class ErrorCode : int32_t { kFail = 1, kInvalidArgument = 2 };
 
-enum class Element : int32_t { kFloat = 1, kInt8 = 3, kFloat16 = 10, kBFloat16 = 16 };
+enum class Element : int32_t {
+  kFloat = 1,
+  kUInt8 = 2,
+  kInt8 = 3,
+  kFloat16 = 10,
+  kBFloat16 = 16
+};
 
 enum class Arity : int32_t { kRequired = 0, kOptional = 1, kVariadic = 2 };
 

@@ -42,6 +42,8 @@ constexpr Element element_from(Storage storage) {
       return Element::kBFloat16;
     case Storage::kInt8:
       return Element::kInt8;
+    case Storage::kUInt8:
+      return Element::kUInt8;
     default:
       return Element::kFloat;
   }

@@ -34,6 +34,8 @@ DataType type_from(Storage storage) {
       return DataType::kBF16;
     case Storage::kInt8:
       return DataType::kINT8;
+    case Storage::kUInt8:
+      return DataType::kUINT8;
     default:
       return DataType::kFLOAT;
   }

@@ -115,6 +115,24 @@ def test_half_precision_moves_half():
     assert total(model_of(node, {"x": (3, 5)}, type=TensorProto.FLOAT16)) == Cost(0, 0, 60, 1)
 
 
+def test_8_bit_numbers_are_made_and_multiplied():
+    """5 x 3 numbers, of four bytes and then of one, by 3 x 7 of a weight."""
+    model = model_of(
+        helper.make_node("Quantize", ["x", "s", "z"], ["q"], domain="m2f.cpu", activation=0),
+        {"x": (5, 3)},
+        {"s": (), "t": ()},
+    )
+    product = ["q", "w", "s", "t", "z", "z"]
+    model.graph.node.append(
+        helper.make_node("MatMulIntegerToFloat", product, ["y"], domain="com.microsoft")
+    )
+    for name, dims in (("w", (3, 7)), ("z", ())):
+        model.graph.initializer.append(
+            onnx.TensorProto(name=name, dims=dims, data_type=TensorProto.UINT8, data_location=1)
+        )
+    assert total(model) == Cost(5 * 3 * 7, 5 + 21 + 10, 4 * 15 + 15 + 15 + 4 * 35, 2)
+
+
 def test_a_slice_reads_what_it_writes():
     model = model_of(helper.make_node("Slice", ["x", "from", "to"], ["y"]), {"x": (100, 5)})
     for name, value in (("from", [7]), ("to", [9])):

@@ -124,6 +124,9 @@ def test_an_8_bit_network_rounds_as_before(name, tmp_path):
     products = [node for node in graph_of(folder, CPU_MODEL) if is_integer(node)]
     assert len(products) == len(with_bias) > 0
     assert all(len(node.input) == 7 for node in products)
+    assert not after["Erf"]
+    made = {n.output[0]: n.op_type for n in graph_of(folder, CPU_MODEL)}
+    assert all(made[node.input[0]] == "Quantize" for node in products)
 
 
 def is_integer(node):
@@ -225,6 +228,50 @@ def test_nearly_a_gelu_is_none():
         return [g.op("Mul", y, g.constant(0.5))]
 
     assert only(graph_with(build))[1] == {"activation": 0}
+
+
+def integer_layer(g, x, *, readers=(), scale=0.1):
+    """A linear layer in 8 bits as `m2f.export.qdq` writes it; others may read its numbers."""
+    constants = {
+        "x.scale": np.array(scale, np.float32),
+        "x.zero": np.array(128, np.uint8),
+        "w": np.ones((8, 8), np.int8),
+        "w.scale": np.ones(8, np.float32),
+        "w.zero": np.zeros(8, np.int8),
+    }
+    g.initializers.update(constants)
+    q = g.op("QuantizeLinear", x, "x.scale", "x.zero")
+    a = g.op("DequantizeLinear", q, "x.scale", "x.zero")
+    b = g.op("DequantizeLinear", "w", "w.scale", "w.zero", axis=1)
+    y = g.op("Add", g.op("MatMul", a, b), g.weight("a.bias"))
+    return [y, *(g.op(kind, q) for kind in readers)]
+
+
+@pytest.mark.parametrize(
+    ("before", "activation"),
+    [(lambda g, x: x, 0), (lambda g, x: g.op("Relu", x), 1), (gelu, 2)],
+    ids=["nothing", "ReLU", "GELU"],
+)
+def test_an_activation_joins_the_numbers_made_of_it(before, activation):
+    found = graph_with(lambda g, x: integer_layer(g, before(g, x)))
+    node, attributes = only(found)
+    assert (node.op_type, attributes) == ("Quantize", {"activation": activation})
+    assert list(node.input) == ["x", "x.scale", "x.zero"]
+    assert [n.op_type for n in found[0].graph.node] == ["Quantize", "MatMulIntegerToFloat"]
+
+
+def test_an_activation_that_others_read_does_not():
+    def build(g, x):
+        y = gelu(g, x)
+        return [*integer_layer(g, y), g.op("Abs", y)]
+
+    assert only(graph_with(build))[1] == {"activation": 0}
+
+
+def test_numbers_that_others_read_are_made_as_before():
+    """And those by a scale for each channel, which the op does not have."""
+    assert graph_with(lambda g, x: integer_layer(g, x, readers=["Identity"])) is None
+    assert graph_with(lambda g, x: integer_layer(g, x, scale=np.ones(8))) is None
 
 
 def test_a_norm_of_its_own_statistics_stays():

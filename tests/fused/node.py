@@ -11,16 +11,23 @@ SPECS = {op.name: op for op in FUSED}
 
 
 def run(op, inputs, attributes, *, rank, threads=1):
-    """Its output for `inputs` by name, which has `rank` axes; sizes are known when it runs."""
+    """Its output for `inputs` by name, which has `rank` axes; sizes are known when it runs.
+
+    It is of the type of the last input.
+    """
     spec = SPECS[op]
     node = helper.make_node(spec.name, list(inputs), ["output"], domain=spec.domain)
     node.attribute.extend(helper.make_attribute(*item) for item in attributes.items())
-    axes = {name: [None] * array.ndim for name, array in inputs.items()}
+    ports = {
+        name: (helper.np_dtype_to_tensor_dtype(array.dtype), [None] * array.ndim)
+        for name, array in inputs.items()
+    }
+    kind = list(ports.values())[-1][0]
     graph = helper.make_graph(
         [node],
         "node",
-        [helper.make_tensor_value_info(name, 1, sizes) for name, sizes in axes.items()],
-        [helper.make_tensor_value_info("output", 1, [None] * rank)],
+        [helper.make_tensor_value_info(name, *port) for name, port in ports.items()],
+        [helper.make_tensor_value_info("output", kind, [None] * rank)],
     )
     versions = [helper.make_opsetid("", OPSET), helper.make_opsetid(spec.domain, spec.version)]
     model = helper.make_model(graph, opset_imports=versions, ir_version=IR_VERSION)

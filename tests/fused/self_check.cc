@@ -26,6 +26,9 @@ int m2f_group_norm(int isa, int threads, const float* x, const int64_t* x_shape,
                    const int64_t* bias_shape, const float* coarse, const int64_t* coarse_shape,
                    int64_t groups, float epsilon, int64_t activation, float* output,
                    char* message, size_t message_size);
+int m2f_quantize(int isa, int type, int threads, const float* x, int64_t count, float scale,
+                 const void* zero, int64_t activation, void* output, char* message,
+                 size_t message_size);
 }
 
 namespace {
@@ -112,6 +115,24 @@ bool check_linear(int64_t columns, int64_t activation) {
   });
 }
 
+// Equal where nothing is done before: GELU's own error may tip a number over.
+bool check_quantize(int type, int64_t activation) {
+  const int64_t count = 16384 + 37;
+  const Floats x = draw(count);
+  const uint8_t zero = 100;
+  const size_t size = x.size();
+  const float bound = activation == 2 ? 1.0f : 0.0f;
+  return agree("Quantize", size, bound, [&](int isa, float* to, char* text) {
+    std::vector<uint8_t> bytes(size);
+    const int status = m2f_quantize(isa, type, 2, x.data(), count, 0.013f, &zero, activation,
+                                    bytes.data(), text, 256);
+    for (size_t i = 0; i < size; ++i) {
+      to[i] = type == 3 ? static_cast<int8_t>(bytes[i]) : bytes[i];
+    }
+    return status;
+  });
+}
+
 }  // namespace
 
 int main() {
@@ -124,6 +145,9 @@ int main() {
   for (const int64_t channels : {1, 2}) is_right &= check_norms(channels);
   for (const int64_t columns : {3, 24, 37}) {
     for (const int64_t activation : {0, 1, 2}) is_right &= check_linear(columns, activation);
+  }
+  for (const int type : {3, 4}) {
+    for (const int64_t activation : {0, 1, 2}) is_right &= check_quantize(type, activation);
   }
   return is_right ? 0 : 1;
 }

@@ -8,7 +8,7 @@ import pytest
 
 from m2f.plugins import library
 
-STORAGE = {"float32": 0, "float16": 1, "bfloat16": 2, "int8": 3}
+STORAGE = {"float32": 0, "float16": 1, "bfloat16": 2, "int8": 3, "uint8": 4}
 MESSAGE_BYTES = 256
 PATH = library.find()
 

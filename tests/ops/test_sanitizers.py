@@ -17,6 +17,7 @@ TESTS = (
     "fused/test_group_norm.py",
     "fused/test_layer_norm.py",
     "fused/test_linear.py",
+    "fused/test_quantize.py",
     "fused/test_window_attention.py",
     "images/test_kernels.py",
     "images/test_resize.py",

@@ -1,19 +1,11 @@
 #pragma once
 
-#include <cmath>
-
 #include "fused/linear/math.h"
 
 // The op in plain loops: the specification in code. Slow on purpose; cpu_simd.h is the fast
 // one.
 
 namespace m2f::linear {
-
-inline float activate_plainly(Activation activation, float x) {
-  if (activation == Activation::kRelu) return relu(x);
-  if (activation == Activation::kGelu) return 0.5f * x * (1.0f + std::erf(x / std::sqrt(2.0f)));
-  return x;
-}
 
 // x [M, K], weight [K, N], bias [N], residual [M, N] or null, output [M, N].
 inline void forward_plain(const Shape& s, Activation activation, const float* x,
@@ -26,7 +18,7 @@ inline void forward_plain(const Shape& s, Activation activation, const float* x,
         sum += x[m * s.inner + k] * weight[k * s.columns + n];
       }
       const float added = residual == nullptr ? 0.0f : residual[m * s.columns + n];
-      output[m * s.columns + n] = activate_plainly(activation, sum + bias[n]) + added;
+      output[m * s.columns + n] = fused::activate_plainly(activation, sum + bias[n]) + added;
     }
   }
 }

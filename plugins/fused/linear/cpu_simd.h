@@ -119,7 +119,7 @@ void finish_tile(Activation activation, Rows<const float> residual, Rows<float> 
     float* place = to.first + r * to.pitch;
     Floats x[kVectors];
     for (int v = 0; v < kVectors; ++v) x[v] = load(place + v * kLanes);
-    activate(activation, x);
+    fused::activate(activation, x);
     if (residual.first != nullptr) {
       const float* added = residual.first + r * residual.pitch;
       for (int v = 0; v < kVectors; ++v) x[v] += load(added + v * kLanes);
