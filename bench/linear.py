@@ -20,14 +20,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
-from ops import bound
+from onnx import helper
 
+from m2f.bench.alone import bound, session_of
 from m2f.errors import CheckFailed
-from m2f.export.graph import IR_VERSION, OPSET, Graph
+from m2f.export.graph import Graph
 from m2f.plugins import library
 
 Array = NDArray[Any]
@@ -135,23 +134,7 @@ class Layer:
         if form == "MatMul":
             inputs.pop("residual", None)
         output = g.nodes[-1].output[0]
-        g.prune([output])
-        graph = helper.make_graph(
-            g.nodes,
-            "linear",
-            [helper.make_tensor_value_info(n, 1, a.shape) for n, a in inputs.items()],
-            [onnx.ValueInfoProto(name=output)],
-            [numpy_helper.from_array(a, n) for n, a in g.initializers.items()],
-        )
-        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("m2f.cpu", 1)]
-        model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        options.intra_op_num_threads = threads
-        # Or the threads of the form before still turn while this one runs.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-        options.register_custom_ops_library(str(library.find()))
-        return onnxruntime.InferenceSession(model.SerializeToString(), options)
+        return session_of(g, {n: a.shape for n, a in inputs.items()}, output, threads=threads)
 
 
 def measure(layer: Layer, threads: int, runs: int) -> str:

@@ -21,8 +21,8 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
-from ops import bound, turn
 
+from m2f.bench.alone import bound, opened, turn
 from m2f.errors import CheckFailed
 from m2f.export.fused import fuse
 from m2f.export.graph import IR_VERSION, OPSET, Graph, Value
@@ -64,7 +64,9 @@ class Case:
         """A row of the table."""
         rng = np.random.default_rng(1)
         inputs = {n: rng.standard_normal(s).astype("f") for n, s in self.shapes.items()}
-        sessions = {form: opened(model, threads) for form, model in self.models().items()}
+        sessions = {
+            form: opened(model, threads=threads) for form, model in self.models().items()
+        }
         results = {form: session.run(None, inputs)[0] for form, session in sessions.items()}
         error = float(abs(results["op"] - results["nodes"]).max())
         if error > AGREEMENT:
@@ -88,16 +90,6 @@ def with_weights(model: onnx.ModelProto, arrays: dict[str, Array]) -> onnx.Model
     """The model with its initializers inside."""
     model.graph.initializer.extend(numpy_helper.from_array(a, n) for n, a in arrays.items())
     return model
-
-
-def opened(model: onnx.ModelProto, threads: int) -> onnxruntime.InferenceSession:
-    """A session whose threads do not turn while others run."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    options.register_custom_ops_library(str(library.find()))
-    return onnxruntime.InferenceSession(model.SerializeToString(), options)
 
 
 def cases(size: int) -> list[Case]:

@@ -15,7 +15,6 @@ the same run; for MaskedAttention the products.
 from __future__ import annotations
 
 import argparse
-import functools
 import os
 import time
 from collections.abc import Callable
@@ -28,19 +27,18 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import grid_sample
 import numpy as np
-import onnx
 import onnxruntime
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
 
+from m2f.bench.alone import bound, session_of, turn
 from m2f.errors import CheckFailed
-from m2f.export.graph import IR_VERSION, OPSET, Graph
+from m2f.export.graph import Graph
 from m2f.export.ops import Lowering
 from m2f.plugins import library
 
 Array = NDArray[Any]
 HEADS, POINTS, CHANNELS, QUERIES = 8, 4, 256, 100
-TURN_MS, PROBES, PROBE_BYTES = 15.0, 50, 10_000_000
+PROBES, PROBE_BYTES = 50, 10_000_000
 AGREEMENT = 1e-4
 """Largest difference between forms: blends of values of order one, at coordinates up to 64 that
 each form rounds in its own way (some 64 * 2^-24 pixels, times a slope of a few)."""
@@ -72,24 +70,8 @@ class Case:
             output = lowering.ms_deform_attn(g, *names, (), self.sizes, **counts)
         else:
             output = lowering.masked_attention(g, names, heads=HEADS, channels=CHANNELS)
-        g.prune([output])
-        graph = helper.make_graph(
-            g.nodes,
-            "op",
-            [helper.make_tensor_value_info(n, 1, a.shape) for n, a in self.inputs.items()],
-            [onnx.ValueInfoProto(name=output)],
-            [numpy_helper.from_array(a, n) for n, a in g.initializers.items()],
-        )
-        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("m2f", 1)]
-        model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        options.intra_op_num_threads = threads
-        # Or the threads of the form before still turn while this one runs.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-        if form == "plugin":
-            options.register_custom_ops_library(str(library.find()))
-        return onnxruntime.InferenceSession(model.SerializeToString(), options)
+        shapes = {name: array.shape for name, array in self.inputs.items()}
+        return session_of(g, shapes, output, threads=threads, native=form == "plugin")
 
 
 def deformable(size: int) -> Case:
@@ -161,15 +143,6 @@ def masks_of(checkpoint: Path, image: Path, size: int) -> list[Array]:
     return side.run(pixels, np.array([[size, size]])).decisions[-3:]
 
 
-def bound(session: onnxruntime.InferenceSession, inputs: dict[str, Array]) -> Callable[[], Any]:
-    """One run whose inputs and output stay in ONNX Runtime's memory, as inside a network."""
-    binding = session.io_binding()
-    for name, array in inputs.items():
-        binding.bind_cpu_input(name, array)
-    binding.bind_output(session.get_outputs()[0].name)
-    return functools.partial(session.run_with_iobinding, binding)
-
-
 def measure(case: Case, threads: int, runs: int, clock: Callable[[], float]) -> str:
     """The report of one op: what it has to do, and a line for each form."""
     sessions = [case.session(form, threads) for form in case.forms]
@@ -191,19 +164,6 @@ def measure(case: Case, threads: int, runs: int, clock: Callable[[], float]) -> 
             f"max error {error:.1e}"
         )
     return "\n".join(lines)
-
-
-def turn(call: Callable[[], Any], clock: Callable[[], float]) -> float:
-    """Milliseconds of one call, the mean of as many as a turn has time for.
-
-    The first is not counted: it pays for what another form left in the caches.
-    """
-    call()
-    count, start = 0, clock()
-    while (elapsed := 1e3 * (clock() - start)) < TURN_MS:
-        call()
-        count += 1
-    return elapsed / count
 
 
 def load_bandwidth(bytes_read: int) -> float:

@@ -18,12 +18,11 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 import onnxruntime
-from norms import Array, opened
 from onnx import helper, numpy_helper
-from ops import bound, turn
 
+from m2f.bench.alone import bound, opened, turn
 from m2f.errors import CheckFailed
-from m2f.export.graph import IR_VERSION, OPSET, Graph
+from m2f.export.graph import IR_VERSION, OPSET, Array, Graph
 from m2f.export.layers import gelu
 from m2f.plugins import library
 
@@ -71,7 +70,9 @@ class Case:
         """A row of the table."""
         rng = np.random.default_rng(1)
         inputs = {"x": rng.standard_normal((self.rows, self.channels)).astype("f")}
-        sessions = {form: opened(model, threads) for form, model in self.models().items()}
+        sessions = {
+            form: opened(model, threads=threads) for form, model in self.models().items()
+        }
         results = {form: session.run(None, inputs)[0] for form, session in sessions.items()}
         error = abs(results["op"].astype(int) - results["nodes"].astype(int))
         if error.max() > 1 or error.mean() > MOST:

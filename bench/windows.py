@@ -17,16 +17,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
-from ops import bound, turn
 
+from m2f.bench.alone import bound, session_of, turn
 from m2f.config import SwinConfig
 from m2f.errors import CheckFailed
 from m2f.export import backbones
-from m2f.export.graph import IR_VERSION, OPSET, Graph, Value
+from m2f.export.graph import Graph, Value
 from m2f.export.layers import linear
 from m2f.models.presets import preset
 from m2f.plugins import FUSED, library
@@ -98,23 +96,7 @@ class Block:
     def session(self, form: str, threads: int) -> onnxruntime.InferenceSession:
         """One form of it, ready to run."""
         g, shape, output = self.graph(form)
-        g.prune([output])
-        graph = helper.make_graph(
-            g.nodes,
-            form,
-            [helper.make_tensor_value_info("x", 1, shape)],
-            [onnx.ValueInfoProto(name=output)],
-            [numpy_helper.from_array(a, n) for n, a in g.initializers.items()],
-        )
-        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("m2f.cpu", 1)]
-        model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        options.intra_op_num_threads = threads
-        # Or the threads of the form before still turn while this one runs.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-        options.register_custom_ops_library(str(library.find()))
-        return onnxruntime.InferenceSession(model.SerializeToString(), options)
+        return session_of(g, {"x": shape}, output, threads=threads)
 
     def measure(self, threads: int, runs: int) -> tuple[float, float, float]:
         """Milliseconds of the nodes and of the op, and their largest difference."""
