@@ -18,9 +18,15 @@ PYTHONS = ("3.10", "3.13")  # the ends of the supported range
 pytestmark = pytest.mark.slow
 
 
-def run(*command, **options):
+def run(*command, env=os.environ, **options):
+    """A program's output; it finds the installed m2f, whatever PYTHONPATH says here."""
     done = subprocess.run(
-        [str(word) for word in command], capture_output=True, text=True, check=False, **options
+        [str(word) for word in command],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={name: value for name, value in env.items() if name != "PYTHONPATH"},
+        **options,
     )
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout
