@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import onnx
 import onnxruntime  # type: ignore[import-untyped]
@@ -62,6 +63,36 @@ def opened(model: onnx.ModelProto, *, threads: int, native: bool = True) -> Any:
     if native:
         options.register_custom_ops_library(str(library.find()))
     return onnxruntime.InferenceSession(model.SerializeToString(), options)
+
+
+class Row(Protocol):
+    """What a script times; prints as one line."""
+
+    def measure(self, threads: int, runs: int) -> str: ...
+
+
+def print_table(doc: str, rows: Callable[[int], Sequence[Row]], statistic: str) -> None:
+    """A script's whole command line.
+
+    Args:
+        doc: The script's; its first line is the help.
+        rows: What to time, for a side of the image in pixels.
+        statistic: Of the runs, for the heading.
+    """
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser.add_argument("--size", type=int, default=512)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--runs", type=int, default=9)
+    given = parser.parse_args()
+    found = library.find()
+    if found is None:
+        parser.exit(1, f"{library.HINT}\n")
+    print(
+        f"ONNX Runtime {onnxruntime.__version__}, {given.threads} threads, "
+        f"{library.instruction_set(found)}; milliseconds, {statistic} of {given.runs}"
+    )
+    for row in rows(given.size):
+        print(row.measure(given.threads, given.runs), flush=True)
 
 
 def bound(session: Any, inputs: Mapping[str, Array]) -> Callable[[], Any]:

@@ -10,7 +10,6 @@ as the op the nodes take, what the op moves a second, and the largest difference
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,16 +17,14 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from m2f.bench.alone import bound, opened, turn
+from m2f.bench.alone import bound, opened, print_table, turn
 from m2f.errors import CheckFailed
 from m2f.export.fused import fuse
 from m2f.export.graph import IR_VERSION, OPSET, Graph, Value
 from m2f.export.layers import group_norm, layer_norm, resize
-from m2f.plugins import library
 
 Array = NDArray[Any]
 AGREEMENT = 1e-4
@@ -125,23 +122,5 @@ def grouped(name: str, side: int, *, relu: bool = False, enlarged: bool = False)
     return Case(name, {"x": (1, 256, side, side), **coarse}, 256, build)
 
 
-def main() -> None:
-    """Parses the command line and prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", type=int, default=512)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--runs", type=int, default=9)
-    given = parser.parse_args()
-    found = library.find()
-    if found is None:
-        parser.exit(1, f"{library.HINT}\n")
-    print(
-        f"ONNX Runtime {onnxruntime.__version__}, {given.threads} threads, "
-        f"{library.instruction_set(found)}; milliseconds, medians of {given.runs}"
-    )
-    for case in cases(given.size):
-        print(case.measure(given.threads, given.runs), flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    print_table(__doc__, cases, "medians")

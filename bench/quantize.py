@@ -11,20 +11,17 @@ how many of the numbers differ, by how much.
 
 from __future__ import annotations
 
-import argparse
 import time
 from dataclasses import dataclass
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import helper, numpy_helper
 
-from m2f.bench.alone import bound, opened, turn
+from m2f.bench.alone import bound, opened, print_table, turn
 from m2f.errors import CheckFailed
 from m2f.export.graph import IR_VERSION, OPSET, Array, Graph
 from m2f.export.layers import gelu
-from m2f.plugins import library
 
 MOST = 1e-4
 """Part of the numbers that may differ, each by one step: they are next to a tie, and the two
@@ -101,23 +98,5 @@ def cases(size: int) -> list[Case]:
     return [*found, Case(rows, 256), Case(rows, 1024, "relu")]
 
 
-def main() -> None:
-    """Parses the command line and prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", type=int, default=512)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--runs", type=int, default=9)
-    given = parser.parse_args()
-    found = library.find()
-    if found is None:
-        parser.exit(1, f"{library.HINT}\n")
-    print(
-        f"ONNX Runtime {onnxruntime.__version__}, {given.threads} threads, "
-        f"{library.instruction_set(found)}; milliseconds, the fastest of {given.runs}"
-    )
-    for case in cases(given.size):
-        print(case.measure(given.threads, given.runs), flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    print_table(__doc__, cases, "the fastest")
