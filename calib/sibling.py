@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from m2f.bundle import MANIFEST, Bundle, Precision
 from m2f.calib.calibration import Options, calibrate
 from m2f.calib.convert import convert
 from m2f.calib.network import Form
+from m2f.calib.record import Progress
 from m2f.errors import UsageError
-
-Progress = Callable[[int, int, object], None]
 
 
 def path_of(bundle: Path, precision: Precision) -> Path:

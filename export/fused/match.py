@@ -11,8 +11,9 @@ from onnx import helper
 
 from m2f.export.graph import Array, Value
 from m2f.export.rewrite import Rewrite
+from m2f.plugins import FUSED
 
-DOMAIN = "m2f.cpu"
+DOMAIN = FUSED[0].domain
 """Of the ops that only our native library has."""
 
 

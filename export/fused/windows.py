@@ -34,8 +34,8 @@ def window_attentions(graph: Rewrite) -> Iterator[Match]:
 
 def _of_block(graph: Rewrite, scope: str) -> Iterator[Match]:
     """The attention whose weights lie in a scope."""
-    qkv, proj = (_reader(graph, f"{scope}{part}.weight") for part in ("qkv", "proj"))
-    added = _reader(graph, f"{scope}proj.bias")
+    qkv, proj = (graph.only_reader(f"{scope}{part}.weight") for part in ("qkv", "proj"))
+    added = graph.only_reader(f"{scope}proj.bias")
     if qkv is None or proj is None or added is None:
         return
     entry = _before(graph, qkv.input[0])
@@ -80,10 +80,6 @@ def _linear(
         helper.make_node("MatMul", [x, f"{name}.weight"], [product], name=product),
         helper.make_node("Add", [product, f"{name}.bias"], [output], name=output),
     ]
-
-
-def _reader(graph: Rewrite, weight: Value) -> onnx.NodeProto | None:
-    return graph.only_reader(weight)
 
 
 def _before(graph: Rewrite, tensor: Value) -> Value | None:

@@ -144,7 +144,8 @@ Status* add_fused_ops(const Functions& functions, SessionOptions* options) {
   static CustomOpDomain* domain = nullptr;
   if (domain == nullptr) {
     CustomOpDomain* made = nullptr;
-    if (Status* status = functions.create_custom_op_domain("m2f.cpu", &made)) return status;
+    if (Status* status = functions.create_custom_op_domain(linear::kSpec.domain, &made))
+      return status;
     if (Status* status = add<Linear>(functions, made, false)) return status;
     if (Status* status = add<LayerNorm>(functions, made, false)) return status;
     if (Status* status = add<GroupNorm>(functions, made, false)) return status;
